@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * The interface between a worker and what it serves. A back end is one tm_backend_t: a table of
+ * functions. The worker knows nothing of tracks: it hands columns in and columns out.
+ *
+ * Life: load once (main thread) → open once per slot (the slot's own thread) → run, many times
+ * (same thread) → close → unload. `run` of different slots runs concurrently.
+ */
+#ifndef TM_WORKER_BACKEND_H
+#define TM_WORKER_BACKEND_H
+
+#include "wire/message.h"
+
+typedef struct {
+    tm_columns_t columns; /* the answer; borrowed from the slot until its next run or close */
+    tm_timings_t timings;
+} tm_backend_result_t;
+
+typedef struct tm_backend {
+    const char *name; /* "gnn", "mock" */
+
+    /* Loads what is shared by all slots. `arguments` are the strings of the repeated option --model
+     * (files for gnn, "key=value" settings for mock). On success *state is the back end's own and
+     * *models/*n_models (room for TM_MODELS_MAX) say what it serves. */
+    tm_status_t (*load)(const char *const *arguments, int n_arguments, int threads_per_slot,
+                        void **state, tm_model_id_t *models, uint32_t *n_models, tm_error_t *err);
+    /* "cpu, 2 threads": for people; borrowed from the state. */
+    const char *(*device)(void *state);
+    tm_status_t (*open)(void *state, void **slot, tm_error_t *err);
+    /* One request for models[model]. *cancelled turns non-zero when the answer is not wanted any
+     * more: return TM_E_CANCELLED as soon as convenient. Codes: TM_E_BAD_EVENT and
+     * TM_E_MISSING_COLUMN end the request; TM_E_BACKEND and TM_E_NO_MEMORY send it elsewhere. */
+    tm_status_t (*run)(void *slot, uint32_t model, const tm_columns_t *in,
+                       const volatile int *cancelled, tm_backend_result_t *out, tm_error_t *err);
+    void (*close)(void **slot);
+    void (*unload)(void **state);
+} tm_backend_t;
+
+extern const tm_backend_t tm_backend_gnn;
+extern const tm_backend_t tm_backend_mock;
+
+#endif
