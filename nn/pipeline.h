@@ -55,6 +55,8 @@ typedef enum {
     TM_F_ETA,
     TM_F_THETA,
     TM_F_RHO,
+    TM_F_COS_PHI,
+    TM_F_SIN_PHI,
     TM_F_COLUMN,
     TM_F_LOG_COLUMN
 } tm_feature_kind_t;
