@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writes the trained networks as one model file (docs/model-file.md)."""
+import os
+import sys
+
+import events
+import graph
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "convert"))
+import safetensors_io  # noqa: E402
+
+
+def operations(prefix, sequential, tensors):
+    """The OPs of a Sequential of Linear, LayerNorm and SiLU; its tensors go into `tensors`."""
+    ops = []
+    for number, module in enumerate(sequential):
+        kind = {"Linear": "linear", "LayerNorm": "layer_norm", "SiLU": "silu"}[type(module).__name__]
+        if kind == "silu":
+            ops.append({"op": kind})
+            continue
+        name = f"{prefix}.{number}"
+        tensors[name + ".weight"] = module.weight.detach().float().cpu().numpy()
+        tensors[name + ".bias"] = module.bias.detach().float().cpu().numpy()
+        ops.append({"op": kind, "tensor": name, **({"eps": module.eps} if kind == "layer_norm" else {})})
+    return ops
+
+
+def write_model(path, nets, name, version, radius, filter_cut, edge_cut):
+    tensors, gnn = {}, nets["gnn"]
+    pipeline = {
+        "format": 1, "name": name, "version": version,
+        "description": "Generic detector, 2 T: pixels and strips; trained on simulated ttbar events with pile-up",
+        "features": [{"name": n, "scale": scale} for n, scale in events.FEATURES],
+        "edge_features": [{"name": n, "scale": scale, **({"clamp": clamp} if clamp else {})}
+                          for n, scale, clamp in events.EDGE_FEATURES],
+        "embed": {"mlp": operations("embed", nets["embed"].mlp, tensors), "normalize": True},
+        "radius": {"r": radius, "k": 0, "direction": "outward", **graph.CUTS},
+        "filter": {"inputs": ["x_src", "x_dst", "edge_features"],
+                   "mlp": operations("filter", nets["filter"].mlp, tensors), "cut": filter_cut},
+        "gnn": {"kind": "interaction", "steps": gnn.steps, "order": "node_first",
+                "node_encoder": operations("gnn.node_encoder", gnn.node_encoder, tensors),
+                "edge_encoder_inputs": ["x_src", "x_dst", "edge_features"],
+                "edge_encoder": operations("gnn.edge_encoder", gnn.edge_encoder, tensors),
+                "node_inputs": ["x", "sum_dst", "sum_src"],
+                "node_mlp": operations("gnn.node_mlp", gnn.node_mlp, tensors), "node_residual": True,
+                "edge_inputs": ["x_src", "x_dst", "e"],
+                "edge_mlp": operations("gnn.edge_mlp", gnn.edge_mlp, tensors), "edge_residual": True,
+                "output_inputs": ["x_src", "x_dst", "e"],
+                "output": operations("gnn.output", gnn.output, tensors)},
+        "tracks": {"cut": edge_cut, "builder": "best_edges", "min_points": 3}}
+    safetensors_io.write(path, tensors, pipeline)
