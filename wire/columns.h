@@ -25,6 +25,10 @@
 #include "wire/error.h"
 #include "wire/limits.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* Element types; the numbers are those on the wire. */
 typedef enum {
     TM_U8 = 1,
@@ -110,4 +114,7 @@ typedef struct {
 /* Appends a stage; one too many is dropped silently (timings are information, not results). */
 void tm_timings_add(tm_timings_t *timings, const char *name, uint64_t us);
 
+#ifdef __cplusplus
+}
+#endif
 #endif

@@ -15,6 +15,10 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 typedef enum {
     TM_OK = 0,
     /* protocol: the peer and we do not understand each other */
@@ -69,4 +73,7 @@ const char *tm_status_name(tm_status_t code);
 /* Whether the same request may succeed when sent again, to this broker or another one. */
 bool tm_status_retryable(tm_status_t code);
 
+#ifdef __cplusplus
+}
+#endif
 #endif

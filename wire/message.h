@@ -20,6 +20,10 @@
 #include "wire/error.h"
 #include "wire/limits.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* Commands. C client, B broker, W worker. A payload (frame 2) goes with those marked *. */
 typedef enum {
     TM_CMD_HELLO = 0x01,   /* C→B: first message of a connection */
@@ -124,9 +128,24 @@ const char *tm_command_name(tm_command_t command);
 /* ---- decoding ---- */
 
 /* Decodes frames 0 and 1. On TM_E_VERSION the header was sound but of another protocol version
- * (*m has command and id, so that the sender can be told); on TM_E_MALFORMED nothing is known. */
+ * (*m has command and id, so that the sender can be told). On TM_E_MALFORMED *m has command and id
+ * if the header at least was sound (so that a request can be ended), else both are 0. */
 tm_status_t tm_message_decode(const void *header, size_t header_bytes, const void *map,
                               size_t map_bytes, tm_message_t *m, tm_error_t *err);
+
+typedef struct {
+    const void *data;
+    size_t bytes;
+} tm_frame_t;
+
+/* The same for all frames of a message as they came off the socket (without any routing id): checks
+ * also that there are 2 of them, or 3 if the command has a payload. TM_E_TOO_LARGE: the payload
+ * exceeds TM_PAYLOAD_MAX_BYTES; *m is complete then. */
+tm_status_t tm_message_decode_frames(const tm_frame_t *frames, size_t count, tm_message_t *m,
+                                     tm_error_t *err);
+
+/* Copies a field into a C string; one that does not fit is cut. bytes: room, > 0. */
+void tm_slice_copy(char *out, size_t bytes, tm_slice_t slice);
 
 /* ---- encoding ---- */
 
@@ -136,25 +155,33 @@ tm_status_t tm_message_decode(const void *header, size_t header_bytes, const voi
 tm_slice_t tm_slice(const char *string); /* of a NUL-terminated string; NULL gives an empty slice */
 #define TM_SET_SLICE(m, upper, lower, value) ((m)->lower = (value), (m)->set |= TM_FIELD(upper))
 
-/* Writes frames 0 and 1. `map` has room for TM_MAP_MAX_BYTES. Strings longer than their limit are
- * cut (text) or refused (all others): TM_E_ARGUMENT, as is a field that the command does not have or
- * a required one that is not set — our own bug, not the peer's. */
+/* Writes frames 0 and 1. `map` has room for TM_MAP_MAX_BYTES. Strings longer than their limit, not
+ * UTF-8 or with control characters are mended (text) or refused (all others): TM_E_ARGUMENT, as is a
+ * field that the command does not have, a value out of range or a required field that is not set —
+ * our own bug, not the peer's. What this writes, tm_message_decode takes. */
 tm_status_t tm_message_encode(const tm_message_t *m, uint8_t header[TM_HEADER_BYTES],
                               uint8_t map[TM_MAP_MAX_BYTES], size_t *map_bytes, tm_error_t *err);
 
 /* ---- values inside raw fields ---- */
 
 /* "columns" + payload. tm_payload_bytes says how large frame 2 becomes; tm_payload_encode writes it
- * (out: that many bytes) and the descriptor (columns_field: room for TM_MAP_MAX_BYTES, the slice
+ * (out: that many bytes) and the descriptor (columns_field: room for TM_COLUMNS_FIELD_MAX, the slice
  * *field points into it). tm_payload_decode checks every length and leaves columns that borrow from
- * `payload`, which must be 8-byte aligned (a malloc'd or libzmq buffer is). */
+ * `payload`, which must be aligned to TM_PAYLOAD_ALIGN bytes, else TM_E_ARGUMENT: a malloc'd buffer
+ * is, but libzmq hands out frames of up to 8 KiB at odd addresses inside its receive buffer, so send
+ * received payloads through tm_payload_aligned first. */
 size_t tm_payload_bytes(const tm_columns_t *columns);
 tm_status_t tm_payload_encode(const tm_columns_t *columns, void *out, uint8_t *columns_field,
                               tm_slice_t *field, tm_error_t *err);
 tm_status_t tm_payload_decode(tm_slice_t field, const void *payload, size_t payload_bytes,
                               tm_columns_t *columns, tm_error_t *err);
 
-/* "times": stage names and microseconds. */
+/* `payload` itself if it is aligned (*copy = NULL), else a copy that the caller frees after the last
+ * use of the columns (*copy = the return value). NULL and TM_E_NO_MEMORY in *err: no memory. */
+const void *tm_payload_aligned(const void *payload, size_t payload_bytes, void **copy,
+                               tm_error_t *err);
+
+/* "times": stage names and microseconds. out: room for TM_TIMES_FIELD_MAX. */
 tm_status_t tm_times_encode(const tm_timings_t *timings, uint8_t *out, tm_slice_t *field,
                             tm_error_t *err);
 tm_status_t tm_times_decode(tm_slice_t field, tm_timings_t *timings, tm_error_t *err);
@@ -166,10 +193,14 @@ typedef struct {
     uint8_t hash[TM_HASH_BYTES];
 } tm_model_id_t;
 
+/* out: room for TM_MODELS_FIELD_MAX. */
 tm_status_t tm_models_encode(const tm_model_id_t *models, uint32_t count, uint8_t *out,
                              tm_slice_t *field, tm_error_t *err);
 /* models: room for TM_MODELS_MAX. */
 tm_status_t tm_models_decode(tm_slice_t field, tm_model_id_t *models, uint32_t *count,
                              tm_error_t *err);
 
+#ifdef __cplusplus
+}
+#endif
 #endif
