@@ -21,7 +21,7 @@ typedef struct tm_backend {
 
     /* Loads what is shared by all slots. `arguments` are the strings of the repeated option --model
      * (files for gnn, "key=value" settings for mock). On success *state is the back end's own and
-     * *models/*n_models (room for TM_MODELS_MAX) say what it serves. */
+     * *models and *n_models (room for TM_MODELS_MAX) say what it serves. */
     tm_status_t (*load)(const char *const *arguments, int n_arguments, int threads_per_slot,
                         void **state, tm_model_id_t *models, uint32_t *n_models, tm_error_t *err);
     /* "cpu, 2 threads": for people; borrowed from the state. */
