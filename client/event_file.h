@@ -6,9 +6,10 @@
  *   *.npz, *.npz.xz             numpy archive (stored or deflated) with the arrays of
  *                               docs/formats.md: x_um y_um z_um (i4, µm) or x y z (mm) …
  *   *-hits.csv[.gz]             TrackML: hits, and beside it -cells, -truth, -particles
- *   *-spacepoint(s).csv[.gz]    ACTS, both layouts; beside it -cells, -measurements,
+ *   *-spacepoint(s).csv[.gz]    ACTS, both layouts; beside it -cells,
  *                               -measurement-simhit-map, -simhits/-hits, -particles*
  * or the common prefix ("dir/event000000001") of the CSV files. Columns are looked up by name.
+ * Errors: TM_E_FILE with a text that names file, line (or row) and column; TM_E_NO_MEMORY.
  *
  * Ownership: a tm_event_file_t owns all its arrays; event.columns borrow from it.
  * Threads: none shared; one event per call.
@@ -17,6 +18,8 @@
 #define TM_CLIENT_EVENT_FILE_H
 
 #include "wire/columns.h"
+
+#define TM_EVENT_NAME_BYTES 128
 
 /* One particle of the truth. */
 typedef struct {
@@ -30,7 +33,7 @@ typedef struct {
 } tm_particle_t;
 
 typedef struct {
-    char name[128]; /* "event000000001" */
+    char name[TM_EVENT_NAME_BYTES]; /* "event000000001" */
     uint32_t n_points;
     tm_columns_t columns; /* x y z and whatever cluster columns there are; module_id */
     uint64_t *hit_id;     /* n_points: the id of each row in the input (npz: row number from 0) */
@@ -48,7 +51,11 @@ typedef struct {
 } tm_event_file_t;
 
 tm_status_t tm_event_file_read(const char *path, tm_event_file_t *out, tm_error_t *err);
+/* Safe on a zeroed struct. */
 void tm_event_file_clear(tm_event_file_t *event);
+
+/* The name of the event at `path`: the file's name without folder and ending. Reads nothing. */
+void tm_event_file_name(const char *path, char name[TM_EVENT_NAME_BYTES]);
 
 /* Writers; `path` is replaced atomically. Rows: every point of a track candidate, by track. */
 /* hit_id,track_id — track numbers from 0. */
@@ -60,7 +67,9 @@ tm_status_t tm_tracks_write_trackml(const char *path, const tm_event_file_t *eve
 /* ACTS prototracks: trackId,measurementId,x,y,z */
 tm_status_t tm_tracks_write_acts(const char *path, const tm_event_file_t *event,
                                  const tm_tracks_t *tracks, tm_error_t *err);
-/* Reads any of the three back, for `score` and `display`. */
+/* Reads any of the three back, for `score` and `display`; scores become 0. Track numbers below 0 mean
+ * no track. Other finders share hits between tracks, so here a point may be in several tracks; twice
+ * in the same track is refused, as is a hit that the event does not have. */
 tm_status_t tm_tracks_read_csv(const char *path, const tm_event_file_t *event, tm_tracks_t *tracks,
                                tm_error_t *err);
 
