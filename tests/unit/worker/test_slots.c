@@ -1,0 +1,343 @@
+// SPDX-License-Identifier: Apache-2.0
+/* The slots with a back end that this test holds by the hand: it waits at a gate until let go. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <poll.h>
+#include <pthread.h>
+#include <string.h>
+
+#include "worker/clock.h"
+#include "worker/slots.h"
+
+#define PATIENCE_MS 20000u
+#define RECORDS_MAX 64
+
+/* ---- the back end ---- */
+
+typedef struct {
+    pthread_mutex_t mutex;
+    pthread_cond_t moved;
+    uint32_t passes; /* runs that may return */
+    uint32_t opened, closed;
+    bool fail_open;
+    tm_status_t outcome;
+} gate_t;
+
+static tm_status_t gate_open(void *state, void **slot, tm_error_t *err) {
+    gate_t *gate = state;
+    pthread_mutex_lock(&gate->mutex);
+    bool fail = gate->fail_open && gate->opened == 1;
+    gate->opened++;
+    pthread_mutex_unlock(&gate->mutex);
+    *slot = gate;
+    return fail ? tm_error_set(err, TM_E_NO_MEMORY, "gate does not open") : TM_OK;
+}
+
+static tm_status_t gate_run(void *slot, uint32_t model, const tm_columns_t *in,
+                            const volatile int *cancelled, tm_backend_result_t *out,
+                            tm_error_t *err) {
+    (void)model;
+    gate_t *gate = slot;
+    tm_status_t status;
+    pthread_mutex_lock(&gate->mutex);
+    while (gate->passes == 0 && __atomic_load_n(cancelled, __ATOMIC_RELAXED) == 0) {
+        struct timespec soon;
+        clock_gettime(CLOCK_REALTIME, &soon);
+        soon.tv_nsec += 2000000;
+        if (soon.tv_nsec >= 1000000000) {
+            soon.tv_sec++;
+            soon.tv_nsec -= 1000000000;
+        }
+        pthread_cond_timedwait(&gate->moved, &gate->mutex, &soon);
+    }
+    if (gate->passes > 0) {
+        gate->passes--;
+        status = gate->outcome;
+    } else {
+        status = TM_E_CANCELLED;
+    }
+    pthread_mutex_unlock(&gate->mutex);
+    if (status != TM_OK) {
+        return tm_error_set(err, status, "as told");
+    }
+    out->columns = *in; /* echo */
+    return TM_OK;
+}
+
+static void gate_close(void **slot) {
+    gate_t *gate = *slot;
+    pthread_mutex_lock(&gate->mutex);
+    gate->closed++;
+    pthread_mutex_unlock(&gate->mutex);
+    *slot = NULL;
+}
+
+static const tm_backend_t gate_backend = {
+    .name = "gate",
+    .open = gate_open,
+    .run = gate_run,
+    .close = gate_close,
+};
+
+static void gate_init(gate_t *gate) {
+    memset(gate, 0, sizeof *gate);
+    pthread_mutex_init(&gate->mutex, NULL);
+    pthread_cond_init(&gate->moved, NULL);
+}
+
+static void let_go(gate_t *gate, uint32_t n) {
+    pthread_mutex_lock(&gate->mutex);
+    gate->passes += n;
+    pthread_cond_broadcast(&gate->moved);
+    pthread_mutex_unlock(&gate->mutex);
+}
+
+/* ---- what the slots report ---- */
+
+typedef struct {
+    uint64_t started[RECORDS_MAX];
+    struct {
+        uint64_t serial;
+        tm_status_t code;
+        bool started, revoked;
+        float echo;
+    } ended[RECORDS_MAX];
+    int n_started, n_ended;
+} record_t;
+
+static void on_starting(void *user, const tm_attempt_t *attempt) {
+    record_t *record = user;
+    record->started[record->n_started++] = attempt->id.serial;
+}
+
+static void on_ended(void *user, tm_attempt_t *attempt) {
+    record_t *record = user;
+    int i = record->n_ended++;
+    record->ended[i].serial = attempt->id.serial;
+    record->ended[i].code = attempt->error.code;
+    record->ended[i].started = attempt->started;
+    record->ended[i].revoked = attempt->revoked;
+    if (attempt->error.code == TM_OK) {
+        memcpy(&record->ended[i].echo, zmq_msg_data(&attempt->answer), sizeof(float));
+    }
+    tm_attempt_destroy(&attempt);
+}
+
+static void pump_until(tm_slots_t *slots, record_t *record, int n_ended) {
+    const tm_slots_handler_t handler = {record, on_starting, on_ended};
+    uint64_t limit_ms = tm_clock_ms() + PATIENCE_MS;
+    tm_slots_pump(slots, tm_clock_ms(), &handler);
+    while (record->n_ended < n_ended) {
+        assert_true(tm_clock_ms() < limit_ms);
+        struct pollfd fd = {.fd = tm_slots_fd(slots), .events = POLLIN};
+        poll(&fd, 1, 1000);
+        tm_slots_pump(slots, tm_clock_ms(), &handler);
+    }
+}
+
+/* An attempt whose event is one number, its serial. offset: puts the payload at an odd address. */
+static tm_attempt_t *make_attempt(uint32_t link, uint64_t serial) {
+    float x = (float)serial;
+    tm_columns_t event = {0};
+    tm_error_t err;
+    tm_slice_t field;
+    uint8_t bytes[TM_COLUMNS_FIELD_MAX];
+    zmq_msg_t payload;
+    tm_attempt_t *attempt;
+    assert_int_equal(tm_columns_add(&event, "x", TM_F32, 1, &x, &err), TM_OK);
+    assert_int_equal(zmq_msg_init_size(&payload, tm_payload_bytes(&event)), 0);
+    assert_int_equal(tm_payload_encode(&event, zmq_msg_data(&payload), bytes, &field, &err), TM_OK);
+    assert_int_equal(tm_attempt_new(field, &payload, &attempt, &err), TM_OK);
+    zmq_msg_close(&payload);
+    attempt->id = (tm_id_t){7, serial};
+    attempt->link = link;
+    return attempt;
+}
+
+static void test_order(void **unused) {
+    (void)unused;
+    gate_t gate;
+    gate_init(&gate);
+    tm_slots_t *slots;
+    tm_error_t err;
+    record_t record = {0};
+    assert_int_equal(tm_slots_new(&gate_backend, &gate, 2, &slots, &err), TM_OK);
+    for (uint64_t i = 1; i <= 5; i++) {
+        tm_slots_submit(slots, make_attempt(0, i));
+    }
+    assert_int_equal(tm_slots_waiting(slots, 0), 5);
+    pump_until(slots, &record, 0);
+    assert_int_equal(record.n_started, 2); /* never more than slots */
+    assert_int_equal(tm_slots_running(slots, 0), 2);
+    assert_int_equal(tm_slots_waiting(slots, 0), 3);
+    assert_int_equal(tm_slots_running(slots, 1), 0);
+    uint64_t since_ms;
+    assert_int_equal(tm_slots_oldest(slots, &since_ms)->id.serial, 1);
+    let_go(&gate, 5);
+    pump_until(slots, &record, 5);
+    for (int i = 0; i < 5; i++) {
+        assert_int_equal(record.started[i], i + 1);
+        assert_int_equal(record.ended[i].code, TM_OK);
+        assert_true(record.ended[i].echo == (float)record.ended[i].serial);
+    }
+    assert_null(tm_slots_oldest(slots, &since_ms));
+    tm_slots_destroy(&slots);
+    assert_null(slots);
+    assert_int_equal(gate.closed, 2);
+}
+
+static void test_take_and_cancel(void **unused) {
+    (void)unused;
+    gate_t gate;
+    gate_init(&gate);
+    tm_slots_t *slots;
+    tm_error_t err;
+    record_t record = {0};
+    assert_int_equal(tm_slots_new(&gate_backend, &gate, 1, &slots, &err), TM_OK);
+    tm_slots_submit(slots, make_attempt(0, 1));
+    pump_until(slots, &record, 0);
+    tm_slots_submit(slots, make_attempt(1, 2));
+    tm_slots_submit(slots, make_attempt(0, 3));
+    tm_slots_submit(slots, make_attempt(1, 4));
+
+    assert_null(tm_slots_take(slots, 0, &(tm_id_t){7, 2})); /* that one is link 1's */
+    tm_attempt_t *attempt = tm_slots_take(slots, 1, &(tm_id_t){7, 4});
+    assert_int_equal(attempt->id.serial, 4);
+    tm_attempt_destroy(&attempt);
+    tm_slots_submit(slots, make_attempt(0, 5)); /* the end of the queue is still sound */
+
+    assert_int_equal(tm_slots_cancel(slots, 1, NULL), 0);
+    assert_int_equal(tm_slots_cancel_old(slots, 0, 7), 0);
+    assert_int_equal(tm_slots_cancel_old(slots, 0, 8), 1);
+    pump_until(slots, &record, 1);
+    assert_int_equal(record.ended[0].code, TM_E_CANCELLED);
+    assert_true(record.ended[0].revoked);
+    let_go(&gate, 3);
+    pump_until(slots, &record, 4);
+    assert_int_equal(record.ended[1].serial, 2);
+    assert_int_equal(record.ended[2].serial, 3);
+    assert_int_equal(record.ended[3].serial, 5);
+    tm_slots_destroy(&slots);
+}
+
+static void test_deadline(void **unused) {
+    (void)unused;
+    gate_t gate;
+    gate_init(&gate);
+    tm_slots_t *slots;
+    tm_error_t err;
+    record_t record = {0};
+    assert_int_equal(tm_slots_new(&gate_backend, &gate, 1, &slots, &err), TM_OK);
+    tm_attempt_t *late = make_attempt(0, 1);
+    late->deadline_ms = tm_clock_ms();
+    tm_slots_submit(slots, late);
+    tm_slots_submit(slots, make_attempt(0, 2));
+    let_go(&gate, 1);
+    pump_until(slots, &record, 2);
+    assert_int_equal(record.ended[0].serial, 1);
+    assert_int_equal(record.ended[0].code, TM_E_DEADLINE);
+    assert_false(record.ended[0].started);
+    assert_int_equal(record.ended[1].code, TM_OK);
+    assert_int_equal(record.n_started, 1);
+    tm_slots_destroy(&slots);
+}
+
+/* Bad payloads and odd codes end the attempt, not the slot. */
+static void test_errors(void **unused) {
+    (void)unused;
+    gate_t gate;
+    gate_init(&gate);
+    tm_slots_t *slots;
+    tm_error_t err;
+    record_t record = {0};
+    assert_int_equal(tm_slots_new(&gate_backend, &gate, 1, &slots, &err), TM_OK);
+    tm_attempt_t *cut = make_attempt(0, 1);
+    zmq_msg_close(&cut->payload);
+    zmq_msg_init_size(&cut->payload, 3);
+    tm_slots_submit(slots, cut);
+    gate.outcome = TM_E_FILE; /* must not leave the process */
+    tm_slots_submit(slots, make_attempt(0, 2));
+    let_go(&gate, 1);
+    pump_until(slots, &record, 2);
+    assert_int_equal(record.ended[0].code, TM_E_MALFORMED);
+    assert_true(record.ended[0].started);
+    assert_int_equal(record.ended[1].code, TM_E_BACKEND);
+    tm_slots_destroy(&slots);
+}
+
+/* libzmq gives small frames at any address. */
+static void test_unaligned(void **unused) {
+    (void)unused;
+    gate_t gate;
+    gate_init(&gate);
+    tm_slots_t *slots;
+    tm_error_t err;
+    record_t record = {0};
+    assert_int_equal(tm_slots_new(&gate_backend, &gate, 1, &slots, &err), TM_OK);
+    for (size_t shift = 1; shift < 8; shift++) {
+        static _Alignas(8) uint8_t room[7][16 + 8];
+        tm_attempt_t *attempt = make_attempt(0, shift);
+        uint8_t *at = room[shift - 1] + shift;
+        size_t bytes = zmq_msg_size(&attempt->payload);
+        assert_true(bytes <= 16);
+        memcpy(at, zmq_msg_data(&attempt->payload), bytes);
+        zmq_msg_close(&attempt->payload);
+        assert_int_equal(zmq_msg_init_data(&attempt->payload, at, bytes, NULL, NULL), 0);
+        tm_slots_submit(slots, attempt);
+    }
+    let_go(&gate, 7);
+    pump_until(slots, &record, 7);
+    for (int i = 0; i < 7; i++) {
+        assert_int_equal(record.ended[i].code, TM_OK);
+        assert_true(record.ended[i].echo == (float)(i + 1));
+    }
+    tm_slots_destroy(&slots);
+}
+
+static void test_open_fails(void **unused) {
+    (void)unused;
+    gate_t gate;
+    gate_init(&gate);
+    gate.fail_open = true;
+    tm_slots_t *slots;
+    tm_error_t err = {0};
+    assert_int_equal(tm_slots_new(&gate_backend, &gate, 3, &slots, &err), TM_E_NO_MEMORY);
+    assert_non_null(strstr(err.text, "gate does not open"));
+    assert_null(slots);
+    assert_int_equal(gate.opened, 3);
+    assert_int_equal(gate.closed, 2);
+    assert_int_equal(tm_slots_new(&gate_backend, &gate, 0, &slots, &err), TM_E_ARGUMENT);
+    assert_int_equal(tm_slots_new(&gate_backend, &gate, TM_SLOTS_MAX + 1, &slots, &err),
+                     TM_E_ARGUMENT);
+}
+
+/* Leaving with work in every place: nothing leaks (run under a sanitizer), nothing hangs. */
+static void test_destroy_busy(void **unused) {
+    (void)unused;
+    gate_t gate;
+    gate_init(&gate);
+    tm_slots_t *slots;
+    tm_error_t err;
+    record_t record = {0};
+    assert_int_equal(tm_slots_new(&gate_backend, &gate, 2, &slots, &err), TM_OK);
+    for (uint64_t i = 1; i <= 4; i++) {
+        tm_slots_submit(slots, make_attempt(0, i));
+    }
+    pump_until(slots, &record, 0);
+    tm_slots_destroy(&slots);
+    assert_int_equal(record.n_ended, 0);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_order),        cmocka_unit_test(test_take_and_cancel),
+        cmocka_unit_test(test_deadline),     cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_unaligned),    cmocka_unit_test(test_open_fails),
+        cmocka_unit_test(test_destroy_busy),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
