@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "nn/engine.h"
+
+#include <stdlib.h>
+#include <time.h>
+
+#include "nn/stages.h"
+
+struct tm_engine {
+    const tm_stages_t *stages;
+    const tm_pipeline_t *pipeline;
+    tm_device_t *device;
+};
+
+/* One event on its way through the stages. */
+typedef struct {
+    tm_engine_t *engine;
+    const volatile int *cancelled;
+    tm_timings_t *timings;
+    uint64_t started_us;
+    tm_error_t *err;
+} run_t;
+
+static uint64_t now_us(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000u + (uint64_t)t.tv_nsec / 1000u;
+}
+
+/* Ends a stage: notes its time, and whether the next one is still wanted. */
+static tm_status_t end_stage(run_t *run, const char *name, tm_status_t status) {
+    uint64_t now = now_us();
+    if (run->timings) {
+        tm_timings_add(run->timings, name, now - run->started_us);
+    }
+    run->started_us = now;
+    if (status == TM_OK && run->cancelled && *run->cancelled) {
+        return tm_error_set(run->err, TM_E_CANCELLED, "cancelled after stage '%s'", name);
+    }
+    return status;
+}
+
+tm_status_t tm_engine_new_on(const tm_stages_t *stages, const tm_pipeline_t *pipeline,
+                             const tm_engine_options_t *options, tm_engine_t **out,
+                             tm_error_t *err) {
+    tm_engine_t *engine = calloc(1, sizeof *engine);
+    if (!engine) {
+        return tm_error_set(err, TM_E_NO_MEMORY, "no memory for an engine");
+    }
+    engine->stages = stages;
+    engine->pipeline = pipeline;
+    tm_status_t status =
+        stages->open(pipeline, options ? options->threads : 0, &engine->device, err);
+    if (status != TM_OK) {
+        free(engine);
+        return status;
+    }
+    *out = engine;
+    return TM_OK;
+}
+
+tm_status_t tm_engine_new(const tm_model_t *model, const tm_engine_options_t *options,
+                          tm_engine_t **out, tm_error_t *err) {
+    return tm_engine_new_on(&tm_stages_cpu, tm_model_pipeline(model), options, out, err);
+}
+
+void tm_engine_destroy(tm_engine_t **p) {
+    if (*p) {
+        (*p)->stages->close(&(*p)->device);
+        free(*p);
+        *p = NULL;
+    }
+}
+
+/* From points to scored edges. */
+static tm_status_t score_edges(run_t *run, const tm_columns_t *event, uint32_t n,
+                               tm_points_t *points, tm_edges_t *edges, const float **logits,
+                               tm_engine_counts_t *counts) {
+    const tm_stages_t *stages = run->engine->stages;
+    const tm_pipeline_t *pipeline = run->engine->pipeline;
+    tm_device_t *device = run->engine->device;
+    const float *features = NULL;
+    const float *embedding = NULL;
+    tm_status_t status = stages->features(device, event, n, points, &features, run->err);
+    status = end_stage(run, "features", status);
+    if (status == TM_OK) {
+        status = stages->embed(device, n, features, &embedding, run->err);
+        status = end_stage(run, "embed", status);
+    }
+    if (status == TM_OK) {
+        status = stages->radius(device, points, embedding, edges, run->err);
+        status = end_stage(run, "radius", status);
+        counts->radius_edges = edges->n;
+    }
+    if (status == TM_OK && pipeline->filter.present) {
+        tm_edges_t kept = {0};
+        status = stages->filter(device, points, features, edges, &kept, logits, run->err);
+        status = end_stage(run, "filter", status);
+        *edges = kept;
+    }
+    counts->filter_edges = edges->n;
+    if (status == TM_OK && pipeline->gnn.kind != TM_GNN_NONE) {
+        status = stages->gnn(device, points, features, edges, logits, run->err);
+        status = end_stage(run, "gnn", status);
+    }
+    return status;
+}
+
+tm_status_t tm_engine_find(tm_engine_t *engine, const tm_columns_t *event,
+                           const volatile int *cancelled, tm_tracks_t *tracks,
+                           tm_timings_t *timings, tm_engine_counts_t *counts, tm_error_t *err) {
+    run_t run = {.engine = engine,
+                 .cancelled = cancelled,
+                 .timings = timings,
+                 .started_us = now_us(),
+                 .err = err};
+    tm_engine_counts_t own_counts = {0};
+    tm_points_t points = {0};
+    tm_edges_t edges = {0};
+    const float *logits = NULL;
+    uint32_t n = 0;
+    *tracks = (tm_tracks_t){0};
+    if (timings) {
+        timings->count = 0;
+    }
+    tm_status_t status = tm_event_check(event, &n, err);
+    if (status == TM_OK && cancelled && *cancelled) {
+        status = tm_error_set(err, TM_E_CANCELLED, "cancelled before the first stage");
+    }
+    engine->device->cancelled = cancelled;
+    if (status == TM_OK) {
+        status = score_edges(&run, event, n, &points, &edges, &logits, &own_counts);
+    }
+    if (status == TM_OK) {
+        status = engine->stages->tracks(engine->device, &points, &edges, logits, tracks,
+                                        &own_counts.track_edges, err);
+        status = end_stage(&run, "tracks", status);
+    }
+    engine->device->cancelled = NULL;
+    if (status != TM_OK) {
+        tm_tracks_clear(tracks);
+    }
+    if (counts) {
+        *counts = own_counts;
+    }
+    return status;
+}
