@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <assert.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -144,7 +145,8 @@ void tm_session_end(tm_sched_t *s, tm_session_t *session, const char *why) {
         }
         s->stats.clients--;
     }
-    tm_actions_add(s, TM_ACTION_FORGET, session->peer);
+    tm_action_t *action = tm_actions_add(s, TM_ACTION_FORGET, session->peer);
+    snprintf(action->text, sizeof action->text, "%s: %s", session->name, why);
     tm_index_remove(&s->peers, session->peer, 0);
     tm_list_remove(&session->all);
     tm_slab_put(&s->sessions_slab, session->slot);
@@ -342,7 +344,7 @@ void tm_sched_pong(tm_sched_t *s, uint64_t now_us, tm_peer_t peer) {
 void tm_sched_bye(tm_sched_t *s, uint64_t now_us, tm_peer_t peer) {
     tm_session_t *session = tm_session_find(s, peer);
     if (session)
-        tm_session_end(s, session, "the worker left");
+        tm_session_end(s, session, session->is_worker ? "the worker left" : "the client left");
     tm_sched_finish_call(s, now_us);
 }
 
@@ -353,16 +355,22 @@ void tm_sched_gone(tm_sched_t *s, uint64_t now_us, tm_peer_t peer) {
             s->stats.workers_lost++;
         else
             s->stats.clients_lost++;
-        tm_session_end(s, session, "the worker died");
+        tm_session_end(s, session,
+                       session->is_worker ? "the worker's connection broke"
+                                          : "the client's connection broke");
     }
     tm_sched_finish_call(s, now_us);
 }
 
-void tm_sched_complain(tm_sched_t *s, uint64_t now_us, tm_peer_t peer, tm_status_t code,
-                       const char *text) {
+void tm_sched_touch(tm_sched_t *s, uint64_t now_us, tm_peer_t peer) {
     tm_session_t *session = tm_session_find(s, peer);
     if (session)
         session->seen_us = now_us;
+}
+
+void tm_sched_complain(tm_sched_t *s, uint64_t now_us, tm_peer_t peer, tm_status_t code,
+                       const char *text) {
+    tm_sched_touch(s, now_us, peer);
     tm_actions_error(s, peer, no_id, code, "%s", text);
     tm_sched_finish_call(s, now_us);
 }
@@ -434,7 +442,7 @@ void tm_sched_tick(tm_sched_t *s, uint64_t now_us) {
         tm_session_t *c = TM_LIST_ITEM(it, tm_session_t, all);
         if (now_us - c->seen_us > silence_us) {
             s->stats.clients_lost++;
-            tm_session_end(s, c, "");
+            tm_session_end(s, c, "the client fell silent");
         }
     }
     tm_sched_finish_call(s, now_us);
@@ -466,6 +474,6 @@ void tm_sched_shutdown(tm_sched_t *s, uint64_t now_us) {
         while (!tm_list_empty(heads[i])) {
             tm_session_t *session = TM_LIST_ITEM(heads[i]->next, tm_session_t, all);
             tm_actions_add(s, TM_ACTION_BYE, session->peer);
-            tm_session_end(s, session, "");
+            tm_session_end(s, session, "the broker leaves");
         }
 }

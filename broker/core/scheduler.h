@@ -71,7 +71,7 @@ typedef enum {
     TM_ACTION_DISPATCH, /* id (the attempt's), payload, model, ttl_ms, priority, attempt */
     TM_ACTION_REVOKE,   /* id (the attempt's) */
     TM_ACTION_RELEASE,  /* payload: no action will name it again */
-    TM_ACTION_FORGET,   /* the peer's session ended: drop what waits to be sent to it */
+    TM_ACTION_FORGET,   /* the peer's session ended: drop what waits to be sent to it; text */
 } tm_action_kind_t;
 
 typedef struct {
@@ -142,6 +142,9 @@ void tm_sched_gone(tm_sched_t *s, uint64_t now_us, tm_peer_t peer);
 void tm_sched_complain(tm_sched_t *s, uint64_t now_us, tm_peer_t peer, tm_status_t code,
                        const char *text);
 
+/* It said something that needs no scheduling; a stranger may, too. */
+void tm_sched_touch(tm_sched_t *s, uint64_t now_us, tm_peer_t peer);
+
 /* Deadlines, timeouts, liveness, pings. Call at least every heartbeat_ms / 10. */
 void tm_sched_tick(tm_sched_t *s, uint64_t now_us);
 /* When the next deadline or attempt timeout falls due; UINT64_MAX: none. */
@@ -154,6 +157,7 @@ void tm_sched_shutdown(tm_sched_t *s, uint64_t now_us);
 
 /* ---- views ---- */
 
+const tm_sched_config_t *tm_sched_config(const tm_sched_t *s);
 const tm_stats_t *tm_sched_stats(const tm_sched_t *s);
 bool tm_sched_draining(const tm_sched_t *s);
 uint64_t tm_sched_start_us(const tm_sched_t *s);
@@ -177,6 +181,8 @@ typedef struct {
     char model[2 * TM_NAME_MAX + 2]; /* the first one, "name@version" */
 } tm_worker_view_t;
 
+/* What REPORT lists: models with a worker that is not draining. At most `room`; returns how many. */
+uint32_t tm_sched_served_models(const tm_sched_t *s, tm_model_id_t *out, uint32_t room);
 /* Copies at most `room` entries; returns how many. */
 uint32_t tm_sched_view_models(const tm_sched_t *s, tm_model_view_t *out, uint32_t room);
 uint32_t tm_sched_view_workers(const tm_sched_t *s, uint64_t now_us, tm_worker_view_t *out,

@@ -7,6 +7,10 @@
 
 #include "broker/core/state.h"
 
+const tm_sched_config_t *tm_sched_config(const tm_sched_t *s) {
+    return &s->config;
+}
+
 const tm_stats_t *tm_sched_stats(const tm_sched_t *s) {
     return &s->stats;
 }
@@ -17,6 +21,16 @@ bool tm_sched_draining(const tm_sched_t *s) {
 
 uint64_t tm_sched_start_us(const tm_sched_t *s) {
     return s->start_us;
+}
+
+uint32_t tm_sched_served_models(const tm_sched_t *s, tm_model_id_t *out, uint32_t room) {
+    uint32_t count = 0;
+    TM_LIST_EACH(&s->models, it, after) {
+        const tm_model_t *model = TM_LIST_ITEM(it, tm_model_t, all);
+        if (model->usable && count < room)
+            out[count++] = model->id;
+    }
+    return count;
 }
 
 uint32_t tm_sched_view_models(const tm_sched_t *s, tm_model_view_t *out, uint32_t room) {

@@ -69,7 +69,7 @@ void tm_sched_worker_register(tm_sched_t *s, uint64_t now_us, tm_peer_t peer,
             while (w->n_models)
                 w->models[--w->n_models]->living--;
             tm_worker_join(s, w);
-            tm_session_end(s, w, "");
+            tm_session_end(s, w, "refused");
             tm_session_refuse(s, peer, TM_E_BUSY, "too many models are served here");
             goto done;
         }
