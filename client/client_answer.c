@@ -3,8 +3,6 @@
 
 #include <string.h>
 
-#define FIRST_LOCAL_CODE 100 /* wire/error.h: codes from here on never travel */
-
 tm_status_t tm_answer_decode(const tm_message_t *message, const void *payload, size_t payload_bytes,
                              uint32_t n_points, tm_answer_t *answer, tm_error_t *err) {
     if (!payload)
@@ -39,7 +37,7 @@ tm_status_t tm_answer_decode(const tm_message_t *message, const void *payload, s
 }
 
 tm_status_t tm_answer_error_code(const tm_message_t *message) {
-    if (message->code == 0 || message->code >= FIRST_LOCAL_CODE)
+    if (message->code == 0 || message->code > TM_CODE_MAX)
         return TM_E_MALFORMED;
     return (tm_status_t)message->code;
 }
