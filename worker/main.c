@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 /* trackmill-worker: options, back end, slots, session. */
-#include <signal.h>
 #include <stdio.h>
 
 #include "worker/options.h"
+#include "worker/signals.h"
 
 static void print_ready(const tm_link_identity_t *identity) {
     printf("ready models=");
@@ -59,10 +59,9 @@ int main(int argc, char *argv[]) {
         puts("trackmill-worker " TM_VERSION);
         return TM_EXIT_OK;
     }
-    /* before any thread starts, so that all inherit the mask and only the session sees the signals */
-    sigset_t signals;
-    tm_session_signals(&signals);
-    sigprocmask(SIG_BLOCK, &signals, NULL);
-    signal(SIGPIPE, SIG_IGN);
+    if (tm_signals_catch(&error) != TM_OK) {
+        fprintf(stderr, "trackmill-worker: %s\n", error.text);
+        return TM_EXIT_FAILURE;
+    }
     return serve(&options);
 }

@@ -6,11 +6,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/signalfd.h>
 #include <unistd.h>
 
 #include "worker/clock.h"
 #include "worker/log.h"
+#include "worker/signals.h"
 
 #define LINGER_MS 2000        /* how long libzmq may still send the last results and BYE */
 #define FLUSH_TIMEOUT_MS 5000 /* and how long it may take to accept them from us */
@@ -27,7 +27,6 @@ typedef struct {
     const tm_session_options_t *options;
     tm_slots_t *slots;
     void *context;
-    int signal_fd;
     tm_link_handler_t link_handler;
     tm_slots_handler_t slots_handler;
     broker_t broker[TM_SESSION_BROKERS_MAX];
@@ -290,15 +289,10 @@ static bool step_drain(session_t *s, uint64_t now_ms) {
 }
 
 static void on_signal(session_t *s) {
-    struct signalfd_siginfo info;
-    while (read(s->signal_fd, &info, sizeof info) == (ssize_t)sizeof info) {
-        int number = (int)info.ssi_signo;
+    const char *name;
+    while ((name = tm_signals_next()) != NULL) {
         if (s->phase == RUNNING) {
-            begin_drain(s, number == SIGTERM ? "SIGTERM" : number == SIGINT ? "SIGINT" : "SIGUSR1");
-        } else if (number != SIGUSR1) {
-            tm_log(TM_LOG_WARN, "second signal: leaving at once, %u attempts unfinished",
-                   tm_slots_running(s->slots, TM_ANY_LINK));
-            _exit(TM_EXIT_KILLED);
+            begin_drain(s, name);
         }
     }
 }
@@ -370,7 +364,7 @@ static uint64_t next_due_ms(const session_t *s, uint64_t now_ms) {
 static int wait_for_something(session_t *s) {
     zmq_pollitem_t item[TM_SESSION_BROKERS_MAX + 2];
     int n = 0;
-    item[n++] = (zmq_pollitem_t){.fd = s->signal_fd, .events = ZMQ_POLLIN};
+    item[n++] = (zmq_pollitem_t){.fd = tm_signals_fd(), .events = ZMQ_POLLIN};
     item[n++] = (zmq_pollitem_t){.fd = tm_slots_fd(s->slots), .events = ZMQ_POLLIN};
     for (uint32_t i = 0; i < s->n_brokers; i++) {
         tm_link_t *link = s->broker[i].link;
@@ -422,15 +416,8 @@ static int run(session_t *s) {
     }
 }
 
-void tm_session_signals(sigset_t *set) {
-    sigemptyset(set);
-    sigaddset(set, SIGTERM);
-    sigaddset(set, SIGINT);
-    sigaddset(set, SIGUSR1);
-}
-
 int tm_session_run(const tm_session_options_t *options, tm_slots_t *slots) {
-    session_t s = {.options = options, .slots = slots, .signal_fd = -1};
+    session_t s = {.options = options, .slots = slots};
     s.link_handler = (tm_link_handler_t){
         .user = &s,
         .registered = on_registered,
@@ -445,11 +432,8 @@ int tm_session_run(const tm_session_options_t *options, tm_slots_t *slots) {
     int code = TM_EXIT_FAILURE;
     tm_error_t error;
 
-    sigset_t signals;
-    tm_session_signals(&signals);
-    s.signal_fd = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
     s.context = zmq_ctx_new();
-    if (s.signal_fd < 0 || s.context == NULL) {
+    if (s.context == NULL) {
         fprintf(stderr, "trackmill-worker: cannot start: %s\n", zmq_strerror(errno));
         goto done;
     }
@@ -469,9 +453,6 @@ done:
     }
     if (s.context != NULL) {
         zmq_ctx_term(s.context); /* waits for LINGER_MS at most */
-    }
-    if (s.signal_fd >= 0) {
-        close(s.signal_fd);
     }
     return code;
 }

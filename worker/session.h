@@ -15,14 +15,11 @@
  * Drain (SIGTERM, SIGINT, SIGUSR1): DRAIN to the brokers, attempts that have not started are handed
  * back (FAILED draining), the running ones finish, BYE. A second SIGTERM or SIGINT leaves at once.
  *
- * Threads: tm_session_run owns the sockets and never computes; the slots compute. The three signals
- * must be blocked in every thread (before the first one is started); the session reads them from a
- * signalfd.
+ * Threads: tm_session_run owns the sockets and never computes; the slots compute. Call
+ * tm_signals_catch before.
  */
 #ifndef TM_WORKER_SESSION_H
 #define TM_WORKER_SESSION_H
-
-#include <signal.h>
 
 #include "worker/link.h"
 #include "worker/slots.h"
@@ -47,12 +44,9 @@ typedef struct {
     uint64_t exit_when_idle_ms;  /* drain after so long without an attempt; 0: never */
 } tm_session_options_t;
 
-/* The signals that the session listens to. */
-void tm_session_signals(sigset_t *set);
-
 /* Runs until drained or hopeless; returns the exit code. Prints "registered broker=ENDPOINT" on
- * stdout at each WELCOME. slots is borrowed, as is everything in *options. When the watchdog or a
- * second signal asks for it, the process ends in here, without cleaning up behind hung threads. */
+ * stdout at each WELCOME. slots is borrowed, as is everything in *options. When the watchdog finds a
+ * hung slot, the process ends in here: nothing can clean up behind a hung thread. */
 int tm_session_run(const tm_session_options_t *options, tm_slots_t *slots);
 
 #endif

@@ -91,7 +91,7 @@ static void *slot_main(void *argument) {
 /* ---- life ---- */
 
 static tm_status_t start_threads(tm_slots_t *slots, tm_error_t *err) {
-    /* signals are the session's business: the threads inherit a mask that blocks them all */
+    /* signals wake the session, not the slots: their threads inherit a mask that blocks them all */
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);

@@ -429,6 +429,7 @@ static void test_second_signal(void **unused) {
     tm_proc_signal(&worker, SIGTERM);
     expect(TM_CMD_DRAIN, 0, 0);
     tm_proc_signal(&worker, SIGUSR1); /* asks for what is under way already */
+    tm_proc_signal(&worker, SIGUSR1);
     expect_quiet(QUIET_MS);
     tm_proc_signal(&worker, SIGTERM);
     expect_exit(4);
