@@ -91,16 +91,7 @@ static tm_status_t parse_metadata(const tm_safetensors_t *file, json_t **json, t
                             "__metadata__ must have the one key " TM_MODEL_METADATA_KEY
                             ": no trackmill model, or not converted yet (docs/model-file.md)");
     }
-    json_error_t problem;
-    *json = json_loads(text, JSON_REJECT_DUPLICATES, &problem);
-    if (*json == NULL) {
-        bool memory = json_error_code(&problem) == json_error_out_of_memory;
-        return tm_error_set(err, memory ? TM_E_NO_MEMORY : TM_E_MODEL_FILE,
-                            "__metadata__." TM_MODEL_METADATA_KEY
-                            " is no valid JSON, line %d, column %d: %s",
-                            problem.line, problem.column, problem.text);
-    }
-    return TM_OK;
+    return tm_json_parse(text, strlen(text), "__metadata__." TM_MODEL_METADATA_KEY, json, err);
 }
 
 static tm_status_t load_bytes(const void *data, size_t bytes, tm_model_t **out, tm_error_t *err) {

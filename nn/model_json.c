@@ -28,6 +28,21 @@ static shown_t show(const char *string) {
     return shown;
 }
 
+tm_status_t tm_json_parse(const char *text, size_t bytes, const char *what, json_t **out,
+                          tm_error_t *err) {
+    json_error_t problem = {0};
+    *out = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &problem);
+    if (*out != NULL) {
+        return TM_OK;
+    }
+    /* where an allocation fails, most of the library's functions leave no text */
+    if (problem.text[0] == '\0' || json_error_code(&problem) == json_error_out_of_memory) {
+        return tm_error_set(err, TM_E_NO_MEMORY, "out of memory for %s", what);
+    }
+    return tm_error_set(err, TM_E_MODEL_FILE, "%s is no valid JSON, line %d, column %d: %s", what,
+                        problem.line, problem.column, problem.text);
+}
+
 /* Appends the way to the node; what does not fit is cut. */
 static void append_path(const tm_node_t *node, char path[PATH_BYTES]) {
     if (node->parent == NULL) {

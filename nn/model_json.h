@@ -23,6 +23,11 @@ typedef struct tm_node {
     const json_t *value;
 } tm_node_t;
 
+/* Parses text from outside; a key that is there twice is refused. `what` names it in the text of an
+ * error. *out is taken by the caller: json_decref. TM_E_MODEL_FILE, TM_E_NO_MEMORY. */
+tm_status_t tm_json_parse(const char *text, size_t bytes, const char *what, json_t **out,
+                          tm_error_t *err);
+
 /* Fills *err with the place of the node and the text. Returns TM_E_MODEL_FILE. */
 tm_status_t tm_node_fail(const tm_node_t *node, tm_error_t *err, const char *format, ...)
     __attribute__((format(printf, 3, 4)));

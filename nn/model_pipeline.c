@@ -264,6 +264,9 @@ static tm_status_t read_resagnn(reader_t *r, const tm_node_t *stage) {
         widths_t widths = {{0}};
         widths.of[TM_IN_H] = widths.of[TM_IN_M] = h;
         status = read_inputs(r, stage, "node_inputs", &widths, &r->p->gnn.node_inputs, &width);
+        if (status == TM_OK && r->p->gnn.node_inputs.n != 2) {
+            return tm_node_fail(stage, r->err, "node_inputs must have both h and m");
+        }
     }
     if (status == TM_OK) {
         status =

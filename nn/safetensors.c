@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "nn/model_json.h"
+
 #define LENGTH_BYTES 8
 #define METADATA_KEY "__metadata__"
 
@@ -199,19 +201,14 @@ static tm_status_t read_metadata(tm_safetensors_t *file, tm_error_t *err) {
 
 static tm_status_t read_header(tm_safetensors_t *file, const char *text, size_t bytes,
                                tm_error_t *err) {
-    json_error_t problem;
     if (bytes == 0 || text[0] != '{') {
         return tm_error_set(err, TM_E_MODEL_FILE,
                             "the header does not begin with '{': no safetensors file");
     }
-    file->header = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &problem);
-    if (file->header == NULL) {
-        bool memory = json_error_code(&problem) == json_error_out_of_memory;
-        return tm_error_set(err, memory ? TM_E_NO_MEMORY : TM_E_MODEL_FILE,
-                            "the header is no valid JSON, byte %d: %s", problem.position,
-                            problem.text);
+    tm_status_t status = tm_json_parse(text, bytes, "the header", &file->header, err);
+    if (status == TM_OK) {
+        status = read_metadata(file, err);
     }
-    tm_status_t status = read_metadata(file, err);
     if (status != TM_OK) {
         return status;
     }

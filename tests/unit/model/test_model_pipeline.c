@@ -353,9 +353,7 @@ static void test_resagnn(void **state) {
         {"gnn.steps", "0", "gnn.steps: 0 is outside"},
         {"gnn.node_inputs", NULL, NULL},
         {"gnn.node_inputs", "[\"m\", \"h\"]", NULL},
-        {"gnn.node_inputs", "[\"h\"]",
-         "gnn.node_mlp[0].tensor: tensor node_network.0.weight has shape [8, 22], so it takes 22 "
-         "values, but 11 come in"},
+        {"gnn.node_inputs", "[\"h\"]", "gnn: node_inputs must have both h and m"},
         {"gnn.node_inputs", "[\"x\", \"m\"]", "gnn.node_inputs[0]: \"x\" is none of: h, m"},
         {"gnn.node_mlp[6]", NULL, "tensor node_network.2.bias: nothing in the pipeline uses it"},
         {"gnn.node_mlp", NULL, "gnn.node_mlp: this key is missing"},
