@@ -275,15 +275,21 @@ static void on_error(tm_link_t *link, const tm_message_t *m, uint64_t now_ms) {
     }
     bool registering = link->state == TM_LINK_CONNECTING;
     if (code == TM_E_VERSION ||
-        (registering && (code == TM_E_MODEL_HASH || code == TM_E_MALFORMED ||
-                         code == TM_E_UNEXPECTED || code == TM_E_TOO_LARGE))) {
+        (registering && (code == TM_E_MODEL_HASH || code == TM_E_MALFORMED))) {
         refuse(link, code, m->text.data, (int)m->text.bytes);
     } else if (registering || code == TM_E_UNKNOWN_PEER) {
         /* unknown_peer: the broker started anew; draining, busy: it may have room later */
         tm_error_t why;
         tm_error_set(&why, code, "it says %s: %.*s", tm_status_name(code), (int)m->text.bytes,
                      m->text.data);
+        uint64_t least_ms = 0;
+        if (code == TM_E_BUSY || code == TM_E_DRAINING) {
+            least_ms = m->set & TM_FIELD(RETRY_AFTER_MS) ? m->retry_after_ms : TM_RECONNECT_MAX_MS;
+        }
         reset(link, now_ms, why.text);
+        if (link->retry_ms < now_ms + least_ms) {
+            link->retry_ms = now_ms + least_ms;
+        }
     } else {
         tm_log(TM_LOG_WARN, "broker %s complains: %s: %.*s", link->endpoint, tm_status_name(code),
                (int)m->text.bytes, m->text.data);
@@ -310,7 +316,6 @@ static void on_message(tm_link_t *link, zmq_msg_t frame[TM_FRAMES_MAX], int n_fr
         }
         return;
     }
-    link->heard_ms = now_ms;
     if (m.command == TM_CMD_WELCOME) {
         on_welcome(link, &m, now_ms);
         return;
@@ -374,6 +379,7 @@ void tm_link_receive(tm_link_t *link, uint64_t now_ms) {
         int n_frames;
         bool got = receive_one(link, frame, &n_frames);
         if (got) {
+            link->heard_ms = now_ms; /* whatever it says, it lives */
             on_message(link, frame, n_frames, now_ms);
         }
         for (int f = 0; f < n_frames && f < TM_FRAMES_MAX; f++) {

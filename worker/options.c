@@ -22,7 +22,7 @@ const char tm_options_help[] =
     "  --broker ENDPOINT        a broker's worker port; repeat or separate by commas for several,\n"
     "                           the worker serves them all (default " TM_DEFAULT_WORKER_ENDPOINT
     ")\n"
-    "  --backend gnn|mock       what computes (default gnn if built in)\n"
+    "  --backend gnn|mock       what computes (default gnn)\n"
     "  --model FILE             gnn: a model file, repeatable\n"
     "  --model KEY=VALUE        mock: time_ms=20 or 10-50, bytes, fail_rate, crash_rate, "
     "hang_rate,\n"
@@ -97,11 +97,7 @@ static tm_status_t add_brokers(tm_options_t *options, const char *list, tm_error
 }
 
 static tm_status_t find_backend(const char *name, const tm_backend_t **out, tm_error_t *err) {
-#ifdef TM_WITH_GNN
     static const tm_backend_t *const backends[] = {&tm_backend_gnn, &tm_backend_mock};
-#else
-    static const tm_backend_t *const backends[] = {&tm_backend_mock};
-#endif
     if (name == NULL) {
         *out = backends[0];
         return TM_OK;
@@ -112,13 +108,7 @@ static tm_status_t find_backend(const char *name, const tm_backend_t **out, tm_e
             return TM_OK;
         }
     }
-    return tm_error_set(err, TM_E_ARGUMENT, "--backend '%s': there are%s mock", name,
-#ifdef TM_WITH_GNN
-                        " gnn and"
-#else
-                        " (in this build without the gnn)"
-#endif
-    );
+    return tm_error_set(err, TM_E_ARGUMENT, "--backend '%s': there are gnn and mock", name);
 }
 
 static int threads_per_slot(uint32_t slots) {

@@ -202,8 +202,14 @@ static void test_busy_then_welcome(void **unused) {
     (void)unused;
     start_worker("time_ms=0", NULL, NULL);
     tm_fake_expect_register(&broker);
-    tm_fake_error(&broker, TM_E_BUSY, "too many workers");
+    tm_message_t m = {.command = TM_CMD_ERROR};
+    TM_SET_UINT(&m, CODE, code, TM_E_BUSY);
+    TM_SET_SLICE(&m, TEXT, text, tm_slice("too many workers"));
+    TM_SET_UINT(&m, RETRY_AFTER_MS, retry_after_ms, 1000);
+    tm_fake_send(&broker, &m, NULL, 0);
+    uint64_t begin_ms = tm_test_now_ms();
     tm_fake_welcome(&broker);
+    assert_true(tm_test_now_ms() - begin_ms >= 950);
     assert_int_equal(tm_fake_expect_credit(&broker), 2);
 }
 
