@@ -55,7 +55,8 @@ ALWAYS_INLINE float activate(float x, tm_act_t act) {
     case TM_ACT_RELU:
         return x < 0.0f ? 0.0f : x; /* NaN stays NaN */
     case TM_ACT_SILU:
-        return x * fast_sigmoid(x);
+        /* the sigmoid does not get below 1e-38, x does: without this, silu(−1e38) would not be 0 */
+        return (x < -88.0f ? -88.0f : x) * fast_sigmoid(x);
     case TM_ACT_TANH:
         return fast_tanh(x);
     case TM_ACT_SIGMOID:

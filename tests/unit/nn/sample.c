@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tests/unit/nn/sample.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define EXTRA_COLUMNS 17
+
+uint64_t tm_sample_seed(void) {
+    const char *given = getenv("TM_SEED");
+    struct timespec t;
+    clock_gettime(CLOCK_REALTIME, &t);
+    uint64_t seed =
+        given ? strtoull(given, NULL, 10) : (uint64_t)t.tv_sec * 1000003u + (uint64_t)t.tv_nsec;
+    print_message("TM_SEED=%llu\n", (unsigned long long)seed);
+    return seed;
+}
+
+static uint64_t next(uint64_t *state) { /* splitmix64 */
+    uint64_t z = *state += 0x9E3779B97F4A7C15u;
+    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9u;
+    z = (z ^ z >> 27) * 0x94D049BB133111EBu;
+    return z ^ z >> 31;
+}
+
+double tm_sample_uniform(uint64_t *state) {
+    return (double)(next(state) >> 11) / 9007199254740992.0;
+}
+
+uint32_t tm_sample_below(uint64_t *state, uint32_t n) {
+    return (uint32_t)(next(state) % n);
+}
+
+double tm_sample_normal(uint64_t *state) {
+    double u = 1 - tm_sample_uniform(state);
+    return sqrt(-2 * log(u)) * cos(2 * acos(-1) * tm_sample_uniform(state));
+}
+
+static void *allocate(size_t count, size_t bytes) {
+    void *p = calloc(count > 0 ? count : 1, bytes);
+    assert_non_null(p);
+    return p;
+}
+
+void tm_sample_event(tm_sample_event_t *event, uint32_t n, uint64_t *state) {
+    static const char *const names[] = {"x", "y", "z", "size_loc0", "size_loc1", "charge"};
+    memset(event, 0, sizeof *event);
+    float *m = event->memory = allocate((size_t)(6 + EXTRA_COLUMNS) * n, sizeof *m);
+    double phi = 0;
+    double slope = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        if (i % 8 == 0) {
+            phi = 2 * acos(-1) * tm_sample_uniform(state);
+            slope = sinh(4 * (tm_sample_uniform(state) - 0.5));
+        }
+        double r = 30 + 110 * (i % 8) + tm_sample_uniform(state);
+        m[i] = (float)(r * cos(phi + 2e-4 * r));
+        m[n + i] = (float)(r * sin(phi + 2e-4 * r));
+        m[2 * (size_t)n + i] = (float)(slope * r + 50 * tm_sample_normal(state));
+        m[3 * (size_t)n + i] = (float)(1 + tm_sample_below(state, 5));
+        m[4 * (size_t)n + i] = (float)(1 + tm_sample_below(state, 9));
+        for (size_t c = 5; c < 6 + EXTRA_COLUMNS; c++) {
+            m[c * n + i] = (float)tm_sample_normal(state);
+        }
+    }
+    for (size_t c = 0; c < 6 + EXTRA_COLUMNS; c++) {
+        char extra[16];
+        snprintf(extra, sizeof extra, "c%d", (int)c - 6);
+        tm_error_t err = {0};
+        tm_status_t status =
+            tm_columns_add(&event->columns, c < 6 ? names[c] : extra, TM_F32, n, m + c * n, &err);
+        assert_int_equal(status, TM_OK);
+    }
+}
+
+void tm_sample_event_clear(tm_sample_event_t *event) {
+    free(event->memory);
+    memset(event, 0, sizeof *event);
+}
+
+tm_points_t tm_sample_points(uint32_t n, uint64_t *state) {
+    float *m = allocate(5 * (size_t)n, sizeof *m);
+    for (uint32_t i = 0; i < n; i++) {
+        double r = 30 + 970 * tm_sample_uniform(state);
+        double z = 500 * tm_sample_normal(state);
+        m[i] = (float)r;
+        m[n + i] = (float)(2 * acos(-1) * (tm_sample_uniform(state) - 0.5));
+        m[2 * (size_t)n + i] = (float)z;
+        m[3 * (size_t)n + i] = (float)asinh(z / r);
+        m[4 * (size_t)n + i] = (float)sqrt(r * r + z * z);
+    }
+    return (tm_points_t){.n = n,
+                         .r = m,
+                         .phi = m + n,
+                         .z = m + 2 * (size_t)n,
+                         .eta = m + 3 * (size_t)n,
+                         .rho = m + 4 * (size_t)n};
+}
+
+static int compare_u64(const void *a, const void *b) {
+    uint64_t x = *(const uint64_t *)a;
+    uint64_t y = *(const uint64_t *)b;
+    return (x > y) - (x < y);
+}
+
+tm_edges_t tm_sample_edges(uint32_t n, uint32_t n_edges, uint64_t *state) {
+    uint64_t *keys = allocate(n_edges, sizeof *keys);
+    uint32_t *src = allocate(n_edges, sizeof *src);
+    uint32_t *dst = allocate(n_edges, sizeof *dst);
+    uint32_t count = 0;
+    for (uint32_t k = 0; k < n_edges && n > 1; k++) {
+        uint32_t a = tm_sample_below(state, n);
+        uint32_t b = tm_sample_below(state, n);
+        keys[k] = (uint64_t)a << 32 | (a == b ? (b + 1) % n : b);
+    }
+    if (n > 1) {
+        qsort(keys, n_edges, sizeof *keys, compare_u64);
+        for (uint32_t k = 0; k < n_edges; k++) {
+            if (k == 0 || keys[k] != keys[k - 1]) {
+                src[count] = (uint32_t)(keys[k] >> 32);
+                dst[count++] = (uint32_t)keys[k];
+            }
+        }
+    }
+    free(keys);
+    return (tm_edges_t){.n = count, .src = src, .dst = dst};
+}
+
+void tm_sample_assert_close(const float *a, const float *b, size_t n, double limit,
+                            const char *what) {
+    double difference = 0;
+    double norm = 0;
+    for (size_t i = 0; i < n; i++) {
+        difference += ((double)a[i] - (double)b[i]) * ((double)a[i] - (double)b[i]);
+        norm += (double)b[i] * (double)b[i];
+    }
+    double relative = sqrt(difference) / (norm > 0 ? sqrt(norm) : 1);
+    if (!(relative < limit)) {
+        fail_msg("%s: relative difference %g of %zu values, %g allowed", what, relative, n, limit);
+    }
+}
+
+void tm_sample_assert_same_edges(const tm_edges_t *a, const tm_edges_t *b) {
+    assert_int_equal(a->n, b->n);
+    for (uint32_t k = 0; k < a->n; k++) {
+        if (a->src[k] != b->src[k] || a->dst[k] != b->dst[k]) {
+            fail_msg("edge %u: %u-%u and %u-%u", k, a->src[k], a->dst[k], b->src[k], b->dst[k]);
+        }
+    }
+}
+
+void tm_sample_assert_same_tracks(const tm_tracks_t *a, const tm_tracks_t *b) {
+    assert_int_equal(a->n_points, b->n_points);
+    assert_int_equal(a->n_tracks, b->n_tracks);
+    for (uint32_t t = 0; t <= a->n_tracks; t++) {
+        assert_int_equal(a->offsets[t], b->offsets[t]);
+    }
+    for (uint32_t i = 0; i < a->offsets[a->n_tracks]; i++) {
+        assert_int_equal(a->indices[i], b->indices[i]);
+    }
+    for (uint32_t t = 0; t < a->n_tracks; t++) {
+        assert_true(fabs((double)a->scores[t] - (double)b->scores[t]) < 1e-6);
+    }
+}
+
+tm_device_t *tm_sample_open(const tm_stages_t *stages, const tm_pipeline_t *pipeline, int threads) {
+    tm_device_t *device = NULL;
+    tm_error_t err = {0};
+    tm_status_t status = stages->open(pipeline, threads, &device, &err);
+    if (status != TM_OK) {
+        fail_msg("%s", err.text);
+    }
+    return device;
+}

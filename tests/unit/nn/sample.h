@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+/* What the tests of the engine share: random numbers, events, graphs and comparisons. */
+#ifndef TM_TESTS_NN_SAMPLE_H
+#define TM_TESTS_NN_SAMPLE_H
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* needs the headers above */
+#include <cmocka.h>
+
+#include "nn/stages.h"
+
+/* A new seed for this run, printed; TM_SEED in the environment repeats an old one. */
+uint64_t tm_sample_seed(void);
+
+double tm_sample_uniform(uint64_t *state); /* [0, 1) */
+uint32_t tm_sample_below(uint64_t *state, uint32_t n);
+double tm_sample_normal(uint64_t *state);
+
+/* An event along helices with every column that any model of the zoo needs. */
+typedef struct {
+    tm_columns_t columns;
+    float *memory;
+} tm_sample_event_t;
+void tm_sample_event(tm_sample_event_t *event, uint32_t n, uint64_t *state);
+void tm_sample_event_clear(tm_sample_event_t *event);
+
+/* Points of a detector, without an event around them; free .r. */
+tm_points_t tm_sample_points(uint32_t n, uint64_t *state);
+
+/* About n_edges random edges between n points, sorted, none twice; free .src and .dst. */
+tm_edges_t tm_sample_edges(uint32_t n, uint32_t n_edges, uint64_t *state);
+
+/* ‖a − b‖ / ‖b‖ must be below `limit`; `what` is for the message. */
+void tm_sample_assert_close(const float *a, const float *b, size_t n, double limit,
+                            const char *what);
+void tm_sample_assert_same_edges(const tm_edges_t *a, const tm_edges_t *b);
+/* Candidates, points and their order alike, scores to 1e-6. */
+void tm_sample_assert_same_tracks(const tm_tracks_t *a, const tm_tracks_t *b);
+
+/* A device context on these stages; asserts success. */
+tm_device_t *tm_sample_open(const tm_stages_t *stages, const tm_pipeline_t *pipeline, int threads);
+
+#endif
