@@ -150,6 +150,12 @@ static void test_hostile_counts(void **state) {
     };
     for (size_t i = 0; i < sizeof hostile / sizeof hostile[0]; i++) {
         assert_false(skips(hostile[i], TM_MAP_MAX_DEPTH));
+        /* nor does anybody get to see the count */
+        bytes_t b = from_hex(hostile[i]);
+        tm_cursor_t cursor = tm_cursor(b.data, b.bytes);
+        tm_token_t token;
+        assert_false(tm_cursor_next(&cursor, &token));
+        free(b.data);
     }
 }
 

@@ -3,6 +3,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -76,6 +77,43 @@ static void test_round_trip_of_every_command(void **state) {
             assert_int_equal(tm_message_decode_frames(more, count + 1, &bad, &err), TM_E_MALFORMED);
             assert_int_equal(tm_message_decode_frames(frames, 0, &bad, &err), TM_E_MALFORMED);
             assert_int_equal(bad.command, 0);
+        }
+    }
+    free(sample);
+}
+
+/* Each required field of each command, called by another name. */
+static void test_every_required_field_is_missed(void **state) {
+    (void)state;
+    sample_rng_t rng = {7};
+    sample_t *sample = malloc(sizeof *sample);
+    assert_non_null(sample);
+    const tm_command_rule_t *command;
+    for (unsigned c = 0; (command = tm_schema_command_at(c)) != NULL; c++) {
+        for (unsigned i = 0; i < TM_FIELD_COUNT; i++) {
+            if (!(command->required >> i & 1)) {
+                continue;
+            }
+            uint8_t header[TM_HEADER_BYTES], map[TM_MAP_MAX_BYTES];
+            size_t bytes;
+            tm_message_t m;
+            tm_error_t err;
+            char key[32], says[64];
+            sample_message(&rng, command, false, sample);
+            assert_ok(tm_message_encode(&sample->m, header, map, &bytes, &err), &err);
+            const char *name = tm_schema_field(i)->name;
+            snprintf(key, sizeof key, "%c%s", (int)(0xa0 | strlen(name)), name);
+            uint8_t *at = memmem(map, bytes, key, strlen(key));
+            assert_non_null(at);
+            at[1] = 'Q';
+            assert_int_equal(tm_message_decode(header, sizeof header, map, bytes, &m, &err),
+                             TM_E_MALFORMED);
+            snprintf(says, sizeof says, "%s: %s is missing", command->name, name);
+            assert_string_equal(err.text, says);
+            sample->m.set &= ~(1ull << i);
+            assert_int_equal(tm_message_encode(&sample->m, header, map, &bytes, &err),
+                             TM_E_ARGUMENT);
+            assert_string_equal(err.text, says);
         }
     }
     free(sample);
@@ -592,6 +630,7 @@ static void test_mutated_messages(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_round_trip_of_every_command),
+        cmocka_unit_test(test_every_required_field_is_missed),
         cmocka_unit_test(test_the_largest_maps_fit),
         cmocka_unit_test(test_truncation_at_every_byte),
         cmocka_unit_test(test_unknown_fields_are_skipped),
