@@ -21,6 +21,7 @@ typedef struct {
 struct tm_brokers {
     size_t count, current;
     uint32_t failures; /* in a row, without an answered request */
+    uint32_t hint_ms;  /* before the next round */
     uint64_t random;
     entry_t *entries;
 };
@@ -114,6 +115,11 @@ const char *tm_brokers_endpoint(const tm_brokers_t *brokers, size_t index) {
     return brokers->entries[index].endpoint;
 }
 
+void tm_brokers_hint(tm_brokers_t *brokers, uint32_t retry_after_ms) {
+    if (retry_after_ms > brokers->hint_ms)
+        brokers->hint_ms = retry_after_ms;
+}
+
 void tm_brokers_note(tm_brokers_t *brokers, const char *words) {
     entry_t *entry = &brokers->entries[brokers->current];
     snprintf(entry->words, sizeof entry->words, "%s", words);
@@ -139,11 +145,14 @@ uint32_t tm_brokers_fail(tm_brokers_t *brokers, tm_status_t code, const char *fo
         }
     }
     uint32_t half = (uint32_t)(wait_ms / 2);
-    return half + tm_random_upto(&brokers->random, half);
+    uint32_t least = brokers->hint_ms > half ? brokers->hint_ms : half;
+    brokers->hint_ms = 0;
+    return least + tm_random_upto(&brokers->random, half);
 }
 
 void tm_brokers_welcome(tm_brokers_t *brokers) {
     brokers->entries[brokers->current].code = TM_OK;
+    brokers->hint_ms = 0;
     tm_brokers_note(brokers, "said WELCOME");
 }
 

@@ -34,6 +34,8 @@ size_t tm_brokers_current(const tm_brokers_t *brokers);
 /* Borrowed, lives as long as the list. index < count. */
 const char *tm_brokers_endpoint(const tm_brokers_t *brokers, size_t index);
 
+/* The current broker asks not to be tried again for so long: the next round waits at least that. */
+void tm_brokers_hint(tm_brokers_t *brokers, uint32_t retry_after_ms);
 /* How the attempt at the current broker stands, in words that follow its name ("refuses …"). */
 void tm_brokers_note(tm_brokers_t *brokers, const char *words);
 /* The current broker failed for `code`. Moves on to the next one of the list and returns how long

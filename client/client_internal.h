@@ -94,7 +94,7 @@ void tm_client_fail(tm_client_t *client, tm_request_t *request, tm_status_t code
                     const char *format, ...) __attribute__((format(printf, 4, 5)));
 /* The unanswered request of that serial, or NULL. */
 tm_request_t *tm_client_find(tm_client_t *client, uint64_t serial);
-/* Back to the head of its queue. */
+/* Back to its queue, to its old place there. */
 void tm_client_requeue(tm_client_t *client, tm_request_t *request);
 
 /* ---- client_session.c ---- */

@@ -129,16 +129,10 @@ void tm_received_clear(tm_received_t *received) {
 }
 
 tm_status_t tm_received_decode(tm_received_t *received, tm_message_t *message, tm_error_t *err) {
-    tm_status_t status =
-        tm_message_decode(zmq_msg_data(&received->header), zmq_msg_size(&received->header),
-                          zmq_msg_data(&received->map), zmq_msg_size(&received->map), message, err);
-    if (status)
-        return status;
-    uint32_t want = tm_command_has_payload(message->command) ? TM_FRAMES_MAX : TM_FRAMES_MAX - 1;
-    if (received->frames != want)
-        return tm_error_set(
-            err, TM_E_MALFORMED, "%s with %s%u frames instead of %u",
-            tm_command_name(message->command), received->frames > TM_FRAMES_MAX ? "more than " : "",
-            received->frames > TM_FRAMES_MAX ? TM_FRAMES_MAX : received->frames, want);
-    return TM_OK;
+    /* of frames too many only their number matters */
+    tm_frame_t frames[TM_FRAMES_MAX + 1] = {
+        {zmq_msg_data(&received->header), zmq_msg_size(&received->header)},
+        {zmq_msg_data(&received->map), zmq_msg_size(&received->map)},
+        {received->columns, received->columns_bytes}};
+    return tm_message_decode_frames(frames, received->frames, message, err);
 }

@@ -48,7 +48,7 @@ typedef struct {
 /* The next message that has arrived whole. false: none. On true, tm_received_clear it. */
 bool tm_link_receive(tm_link_t *link, tm_received_t *received);
 void tm_received_clear(tm_received_t *received);
-/* Checks the number of frames and decodes header and map; codes as tm_message_decode. */
+/* Checks the number of frames and decodes header and map, as tm_message_decode_frames does. */
 tm_status_t tm_received_decode(tm_received_t *received, tm_message_t *message, tm_error_t *err);
 
 #endif

@@ -349,7 +349,14 @@ static void on_session_error(tm_client_t *client, tm_session_t *session, tm_stat
     else
         snprintf(words, sizeof words, "said %s%s%.*s", tm_status_name(code),
                  m->text.bytes ? ": " : "", TEXT_ARGS(m));
+    if (m->set & TM_FIELD(RETRY_AFTER_MS) && session->state != TM_SESSION_LEAVING)
+        tm_brokers_hint(client->brokers, (uint32_t)m->retry_after_ms);
     fail(client, session, code, words);
+}
+
+/* The request without an answer that the message is about, or NULL. */
+static tm_request_t *request_of(tm_client_t *client, const tm_message_t *m) {
+    return m->id.origin == client->origin ? tm_client_find(client, m->id.serial) : NULL;
 }
 
 static void on_error(tm_client_t *client, tm_session_t *session, const tm_message_t *m,
@@ -363,8 +370,7 @@ static void on_error(tm_client_t *client, tm_session_t *session, const tm_messag
         on_session_error(client, session, code, m);
         return;
     }
-    tm_request_t *request =
-        m->id.origin == client->origin ? tm_client_find(client, m->id.serial) : NULL;
+    tm_request_t *request = request_of(client, m);
     if (!request || request->session != session) {
         /* a late one, about a request that has its answer or went elsewhere */
     } else if (code == TM_E_BUSY) {
@@ -385,8 +391,7 @@ static void on_error(tm_client_t *client, tm_session_t *session, const tm_messag
 
 static void on_answer(tm_client_t *client, tm_session_t *session, const tm_message_t *m,
                       const tm_received_t *received) {
-    tm_request_t *request =
-        m->id.origin == client->origin ? tm_client_find(client, m->id.serial) : NULL;
+    tm_request_t *request = request_of(client, m);
     if (!request)
         return; /* late: it has its answer */
     tm_error_t error;
@@ -401,17 +406,28 @@ static void on_answer(tm_client_t *client, tm_session_t *session, const tm_messa
         tm_client_complete(client, request);
 }
 
+/* SPEC.md, "Malformed messages": it ends its request if it was to end it, else it is ignored. */
+static void on_unreadable(tm_client_t *client, tm_session_t *session, const tm_message_t *m,
+                          const tm_error_t *error) {
+    bool terminal = m->command == TM_CMD_ANSWER || m->command == TM_CMD_ERROR;
+    tm_request_t *request = terminal ? request_of(client, m) : NULL;
+    if (request)
+        tm_client_fail(client, request, error->code, "the answer of %s is unusable: %s",
+                       session->endpoint, error->text);
+}
+
 /* May close the link. */
 static void on_message(tm_client_t *client, tm_session_t *session, tm_received_t *received,
                        uint64_t now_us) {
     tm_message_t m;
     tm_error_t error;
-    char words[TEXT_BYTES];
     tm_status_t status = tm_received_decode(received, &m, &error);
+    if (status == TM_E_VERSION) {
+        fail(client, session, status, error.text);
+        return;
+    }
     if (status) {
-        snprintf(words, sizeof words, status == TM_E_VERSION ? "%s" : "broke the protocol: %s",
-                 error.text);
-        fail(client, session, status, words);
+        on_unreadable(client, session, &m, &error);
         return;
     }
     switch (m.command) {

@@ -26,8 +26,16 @@ static void detach(tm_client_t *client, tm_request_t *request) {
 }
 
 void tm_client_requeue(tm_client_t *client, tm_request_t *request) {
+    tm_request_list_t *pending = &client->pending[request->priority];
     detach(client, request);
-    TAILQ_INSERT_HEAD(&client->pending[request->priority], request, link);
+    /* only what was requeued before it is older: the walk is no longer than a window */
+    tm_request_t *younger = TAILQ_FIRST(pending);
+    while (younger && younger->serial < request->serial)
+        younger = TAILQ_NEXT(younger, link);
+    if (younger)
+        TAILQ_INSERT_BEFORE(younger, request, link);
+    else
+        TAILQ_INSERT_TAIL(pending, request, link);
 }
 
 tm_request_t *tm_client_find(tm_client_t *client, uint64_t serial) {

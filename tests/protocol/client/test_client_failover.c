@@ -424,26 +424,41 @@ static void test_malformed_answer_is_an_error_answer(void **state) {
     sample_expect(f->client, id, TM_OK);
 }
 
-static void test_broker_that_talks_nonsense_is_left(void **state) {
+static void test_nonsense_is_ignored_and_an_unreadable_answer_ends_its_request(void **state) {
     fixture_t *f = *state;
     fake_message_t request;
-    uint64_t id = sample_submit(f->client, 0);
-    fake_welcome(&f->a, NULL, NULL);
-    fake_expect(&f->a, TM_CMD_REQUEST, &request);
-    fake_send_raw(&f->a, &request, 5, (const void *const[]){"a", "b", "c", "d", "e"},
-                  (const size_t[]){1, 1, 1, 1, 1});
-    fake_clear(&request);
-    fake_welcome(&f->b, NULL, NULL);
-    fake_expect(&f->b, TM_CMD_REQUEST, &request);
-    /* an ANSWER without its payload */
     uint8_t header[TM_HEADER_BYTES];
-    memcpy(header, zmq_msg_data(&request.frames.header), sizeof header);
-    header[5] = TM_CMD_ANSWER;
-    fake_send_raw(&f->b, &request, 1, (const void *const[]){header},
-                  (const size_t[]){sizeof header});
-    fake_clear(&request);
     fake_welcome(&f->a, NULL, NULL);
-    serve(&f->a, id);
+    for (int frames = 1; frames <= 5; frames++) {
+        uint64_t id = sample_submit(f->client, 0);
+        fake_expect(&f->a, TM_CMD_REQUEST, &request);
+        fake_send_raw(&f->a, &request, frames, (const void *const[]){"a", "b", "c", "d", "e"},
+                      (const size_t[]){1, 1, 1, 1, 1});
+        memcpy(header, zmq_msg_data(&request.frames.header), sizeof header);
+        /* a command of the other side, then an answer that is cut */
+        header[5] = TM_CMD_DISPATCH;
+        fake_send_raw(&f->a, &request, 2, (const void *const[]){header, "\x80"},
+                      (const size_t[]){sizeof header, 1});
+        header[5] = TM_CMD_ANSWER;
+        fake_send_raw(&f->a, &request, 2, (const void *const[]){header, "\x80"},
+                      (const size_t[]){sizeof header, 1});
+        fake_clear(&request);
+        sample_expect(f->client, id, TM_E_MALFORMED);
+    }
+    uint64_t id = sample_submit(f->client, 0);
+    serve(&f->a, id); /* still on a */
+    sample_expect(f->client, id, TM_OK);
+}
+
+static void test_full_broker_is_passed_over(void **state) {
+    fixture_t *f = *state;
+    fake_message_t hello;
+    uint64_t id = sample_submit(f->client, 0);
+    fake_expect(&f->a, TM_CMD_HELLO, &hello);
+    fake_error(&f->a, &hello, false, TM_E_BUSY, "too many clients", 500);
+    fake_clear(&hello);
+    fake_welcome(&f->b, NULL, NULL);
+    serve(&f->b, id);
     sample_expect(f->client, id, TM_OK);
 }
 
@@ -541,7 +556,8 @@ int main(void) {
         TEST(test_no_common_version_fails_at_once_and_names_both),
         TEST(test_one_broker_of_our_version_is_enough),
         TEST(test_malformed_answer_is_an_error_answer),
-        TEST(test_broker_that_talks_nonsense_is_left),
+        TEST(test_nonsense_is_ignored_and_an_unreadable_answer_ends_its_request),
+        TEST(test_full_broker_is_passed_over),
         cmocka_unit_test(test_no_broker_at_all_names_them_in_time),
         TEST(test_mute_broker_is_described),
         TEST(test_deadline_passes_at_a_broker_that_holds_the_request),

@@ -51,6 +51,20 @@ static void test_round_goes_on_at_once_then_waits_longer(void **state) {
     tm_brokers_destroy(&brokers);
 }
 
+static void test_hint_of_a_busy_broker_is_heeded(void **state) {
+    (void)state;
+    tm_brokers_t *brokers;
+    assert_int_equal(tm_brokers_new("tcp://a:1,tcp://b:1", 1, &brokers, NULL), TM_OK);
+    tm_brokers_hint(brokers, 3000);
+    assert_int_equal(tm_brokers_fail(brokers, TM_E_BUSY, "is full"), 0); /* b may have room */
+    assert_in_range(tm_brokers_fail(brokers, TM_E_NO_BROKER, "no"), 3000,
+                    3000 + TM_RECONNECT_MIN_MS);
+    tm_brokers_fail(brokers, TM_E_NO_BROKER, "no");
+    assert_in_range(tm_brokers_fail(brokers, TM_E_NO_BROKER, "no"), TM_RECONNECT_MIN_MS,
+                    2 * TM_RECONNECT_MIN_MS);
+    tm_brokers_destroy(&brokers);
+}
+
 static void test_words_name_every_broker(void **state) {
     (void)state;
     tm_brokers_t *brokers;
@@ -103,6 +117,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_list_is_taken_apart),
         cmocka_unit_test(test_round_goes_on_at_once_then_waits_longer),
+        cmocka_unit_test(test_hint_of_a_busy_broker_is_heeded),
         cmocka_unit_test(test_words_name_every_broker),
         cmocka_unit_test(test_version_must_be_everybodys_last_word),
         cmocka_unit_test(test_random_numbers_fill_their_range),
