@@ -14,7 +14,7 @@
 #include "tests/support/model_zoo.h"
 
 #define SEED_DEFAULT 1
-#define ROUNDS_DEFAULT 20000
+#define ROUNDS_DEFAULT 6000
 #define LENGTH_BYTES 8
 #define ROOM 4096        /* bytes that a file may grow by */
 #define CHANGES_MAX 4    /* mutations of one file */

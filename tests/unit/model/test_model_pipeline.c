@@ -61,6 +61,7 @@ static void test_top(void **state) {
         {"name", "\"0123456789012345678901234567890123456789012345678901234567890123\"",
          "name: 1 to 63 of "},
         {"name", "\"A.b_c-9\"", NULL},
+        {"name", "\"012345678901234567890123456789012345678901234567890123456789012\"", NULL},
         {"version", NULL, "version: this key is missing"},
         {"version", "1", "version: a number where a string is expected"},
         {"version", "\"1/2\"", "version: 1 to 63 of "},
@@ -165,6 +166,14 @@ static void test_too_many(void **state) {
     assert_int_equal(tm_writer_load(w, json, "m", &model, &err), TM_E_MODEL_FILE);
     assert_string_equal(
         err.text, "m: features: 30 input columns; an event has room for 29 beside x, y and z");
+    /* x, y and z are in every event, also where a feature takes their logarithm */
+    strcpy(strstr(many_columns, "c29"), "log_x\", \"scale\": 1}]");
+    json = tm_pipeline_edit(w, "vanilla_filter", "features", many_columns);
+    tm_model_writer_linear(w, "embed.0", 30, 32, true);
+    tm_model_writer_linear(w, "input_layer", 60, 96, true);
+    assert_int_equal(tm_writer_load(w, json, "m", &model, &err), TM_OK);
+    assert_int_equal(tm_model_info(model)->n_columns, 29);
+    tm_model_destroy(&model);
     tm_model_writer_destroy(&w);
 }
 
@@ -365,6 +374,43 @@ static void test_resagnn(void **state) {
     run_edits("resagnn_small", edits, COUNT(edits));
 }
 
+/* A layer of TM_WIDTH_MAX neurons is allowed, two of them side by side are not. */
+static void test_widest(void **state) {
+    (void)state;
+    static const uint64_t bias[] = {TM_WIDTH_MAX};
+    tm_model_t *model = NULL;
+    tm_error_t err = {0};
+    tm_model_writer_t *w = tm_model_writer_new(SEED);
+    const char *json = tm_pipeline_edit(w, "standard", "gnn.node_encoder",
+                                        "[{\"op\": \"linear\", \"tensor\": \"wide\"}]");
+    tm_model_writer_linear(w, "wide", 6, TM_WIDTH_MAX, true);
+    assert_int_equal(tm_writer_load(w, json, "m", &model, &err), TM_E_MODEL_FILE);
+    assert_string_equal(err.text,
+                        "m: gnn.edge_encoder: 16390 values come in; at most 8192 are allowed");
+    tm_model_writer_destroy(&w);
+
+    w = tm_model_writer_new(SEED);
+    json = tm_pipeline_edit(w, "vanilla_filter", "embed.mlp",
+                            "[{\"op\": \"linear\", \"tensor\": \"embed.0\"}, {\"op\": \"relu\"},"
+                            " {\"op\": \"linear\", \"tensor\": \"embed.1\", \"bias\": false}]");
+    tm_model_writer_remove(w, "embed.1.bias");
+    tm_model_writer_linear(w, "embed.0", 3, TM_WIDTH_MAX, true);
+    tm_model_writer_linear(w, "embed.1", TM_WIDTH_MAX, 16, false);
+    assert_int_equal(tm_writer_load(w, json, "m", &model, &err), TM_OK);
+    assert_int_equal(tm_model_pipeline(model)->embed.mlp.max_width, TM_WIDTH_MAX);
+    assert_null(tm_model_pipeline(model)->embed.mlp.op[2].bias);
+    tm_model_destroy(&model);
+
+    tm_model_writer_tensor(w, "embed.0.bias", TM_F32, 2, (uint64_t[]){TM_WIDTH_MAX, 1}, NULL, 1);
+    assert_int_equal(tm_writer_load(w, json, "m", &model, &err), TM_E_MODEL_FILE);
+    assert_string_equal(err.text, "m: embed.mlp[0].tensor: tensor embed.0.bias has shape [8192, 1] "
+                                  "where [8192] is expected");
+    tm_model_writer_tensor(w, "embed.0.bias", TM_F32, 1, bias, NULL, 1);
+    assert_int_equal(tm_writer_load(w, json, "m", &model, &err), TM_OK);
+    tm_model_destroy(&model);
+    tm_model_writer_destroy(&w);
+}
+
 /* Widths that must agree over the steps, with tensors that fit everywhere else. */
 static void test_state_widths(void **state) {
     (void)state;
@@ -403,11 +449,11 @@ static void test_state_widths(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_top),          cmocka_unit_test(test_features),
-        cmocka_unit_test(test_too_many),     cmocka_unit_test(test_embed_and_radius),
-        cmocka_unit_test(test_ops),          cmocka_unit_test(test_filter_and_tracks),
-        cmocka_unit_test(test_interaction),  cmocka_unit_test(test_resagnn),
-        cmocka_unit_test(test_state_widths),
+        cmocka_unit_test(test_top),         cmocka_unit_test(test_features),
+        cmocka_unit_test(test_too_many),    cmocka_unit_test(test_embed_and_radius),
+        cmocka_unit_test(test_ops),         cmocka_unit_test(test_filter_and_tracks),
+        cmocka_unit_test(test_interaction), cmocka_unit_test(test_resagnn),
+        cmocka_unit_test(test_widest),      cmocka_unit_test(test_state_widths),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
