@@ -18,6 +18,9 @@ static const tm_mlp_style_t layer_norm_relu_all = {
 static const tm_mlp_style_t batch_norm_silu_all = {
     .activation = TM_OP_SILU, .norm = true, .norm_kind = TM_OP_BATCH_NORM, .last_activation = true};
 
+static const tm_mlp_style_t batch_norm_silu = {
+    .activation = TM_OP_SILU, .norm = true, .norm_kind = TM_OP_BATCH_NORM};
+
 /* r, phi, z as public models scale them. */
 #define CYLINDRICAL \
     "[{\"name\": \"r\", \"scale\": 1000}, {\"name\": \"phi\", \"scale\": 3.14159265}, " \
@@ -101,7 +104,8 @@ static const char *build_interaction_acts(tm_model_writer_t *w) {
             node_encoder, edge_encoder, node, edge, output));
 }
 
-/* ACORN's RecurrentInteractionGNN2 with concat: the encoders' outputs come in at every step. */
+/* ACORN's RecurrentInteractionGNN2 with concat: the encoders' outputs come in at every step; the
+ * output is its edge_decoder followed by its edge_output_transform. */
 static const char *build_acorn_recurrent(tm_model_writer_t *w) {
     enum { H = 64, EDGE_FEATURES = 6 };
     const char *embed = MLP(w, "embed", 3, &plain_tanh, 32, 12);
@@ -109,7 +113,7 @@ static const char *build_acorn_recurrent(tm_model_writer_t *w) {
     const char *edge_encoder = MLP(w, "edge_encoder", EDGE_FEATURES, &batch_norm_silu_all, H, H, H);
     const char *node = MLP(w, "node_network", 4 * H, &batch_norm_silu_all, H, H, H);
     const char *edge = MLP(w, "edge_network", 6 * H, &batch_norm_silu_all, H, H, H);
-    const char *output = MLP(w, "output", 3 * H, &layer_norm_relu, H, H, 1);
+    const char *output = MLP(w, "output", H, &batch_norm_silu, H, H, H, H, 1);
     return tm_model_writer_text(
         w,
         "{\"format\": 1, \"name\": \"acorn_recurrent\", \"version\": \"1\","
@@ -127,7 +131,7 @@ static const char *build_acorn_recurrent(tm_model_writer_t *w) {
         " \"node_mlp\": %s, \"node_residual\": false,"
         " \"edge_inputs\": [\"e\", \"e0\", \"x_src\", \"x0_src\", \"x_dst\", \"x0_dst\"],"
         " \"edge_mlp\": %s, \"edge_residual\": false,"
-        " \"output_inputs\": [\"x_src\", \"x_dst\", \"e\"], \"output\": %s},"
+        " \"output_inputs\": [\"e\"], \"output\": %s},"
         " \"tracks\": {\"cut\": 0.5, \"builder\": \"best_edges\", \"min_points\": 3}}",
         embed, node_encoder, edge_encoder, node, edge, output);
 }

@@ -104,10 +104,12 @@ static void test_acorn_recurrent(void **state) {
     assert_int_equal(p->n_edge_features, 6);
     assert_int_equal(p->edge_feature[5].kind, TM_EF_RPHI_SLOPE);
     assert_false(p->embed.normalize);
+    assert_int_equal(p->gnn.output_inputs.n, 1);
+    assert_int_equal(p->gnn.output_inputs.part[0], TM_IN_E);
     /* running means and variances are not learned, so they do not count */
     uint64_t h = 64, layers = 3 * (h + 2 * h) + 2 * h * h;
     uint64_t networks = 4 * layers + (3 + 6 + 4 * h + 6 * h) * h;
-    uint64_t output = (3 * h * h + h + 2 * h) + (h * h + h + 2 * h) + (h + 1);
+    uint64_t output = 4 * (h * h + h + 2 * h) + (h + 1);
     uint64_t embed = (3 * 32 + 32) + (32 * 12 + 12);
     assert_int_equal(tm_model_info(model)->parameters, networks + output + embed);
     tm_model_destroy(&model);
