@@ -14,6 +14,8 @@
 #define SEND_HWM 256
 #define RECEIVE_HWM 128
 #define BACKLOG 1024
+/* What CURVE adds to a frame, and some. */
+#define ENCRYPTION_MAX_BYTES 64
 /* What a peer may leave unread beyond its pipe. One message always fits. */
 #define OUTBOX_MAX_BYTES (256u << 20)
 #define OUTBOX_MAX_MESSAGES 1024u
@@ -54,7 +56,7 @@ static tm_status_t set_option(void *socket, int option, int value, tm_error_t *e
     return TM_OK;
 }
 
-static tm_status_t set_options(void *socket, int linger_ms, tm_error_t *err) {
+static tm_status_t set_options(void *socket, uint64_t max_payload, int linger_ms, tm_error_t *err) {
     const struct {
         int option, value;
     } options[] = {
@@ -67,7 +69,8 @@ static tm_status_t set_options(void *socket, int linger_ms, tm_error_t *err) {
         if (status)
             return status;
     }
-    int64_t max_bytes = TM_PAYLOAD_MAX_BYTES;
+    uint64_t largest = max_payload > TM_MAP_MAX_BYTES ? max_payload : TM_MAP_MAX_BYTES;
+    int64_t max_bytes = (int64_t)(largest + ENCRYPTION_MAX_BYTES);
     if (zmq_setsockopt(socket, ZMQ_MAXMSGSIZE, &max_bytes, sizeof max_bytes))
         return tm_error_set(err, TM_E_SYSTEM, "ZMQ_MAXMSGSIZE: %s", zmq_strerror(zmq_errno()));
     return TM_OK;
@@ -103,7 +106,8 @@ static tm_status_t bind_to(tm_port_t *port, const char *endpoint, tm_error_t *er
 }
 
 tm_status_t tm_port_new(void *context, bool workers, const char *const *endpoints,
-                        uint32_t n_endpoints, int linger_ms, tm_port_t **out, tm_error_t *err) {
+                        uint32_t n_endpoints, uint64_t max_payload, int linger_ms, tm_port_t **out,
+                        tm_error_t *err) {
     tm_status_t status;
     tm_port_t *port = calloc(1, sizeof *port);
     *out = NULL;
@@ -117,7 +121,7 @@ tm_status_t tm_port_new(void *context, bool workers, const char *const *endpoint
         status = tm_error_set(err, TM_E_SYSTEM, "socket: %s", zmq_strerror(zmq_errno()));
         goto done;
     }
-    status = set_options(port->socket, linger_ms, err);
+    status = set_options(port->socket, max_payload, linger_ms, err);
     for (uint32_t i = 0; i < n_endpoints && !status; i++)
         status = bind_to(port, endpoints[i], err);
 done:

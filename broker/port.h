@@ -19,10 +19,12 @@
 
 typedef struct tm_port tm_port_t;
 
-/* Binds to all endpoints. TM_E_SYSTEM names the endpoint that cannot be bound, and why.
+/* Binds to all endpoints. A peer that sends a frame beyond max_payload (and beyond what a map may
+ * have) is cut off by libzmq. TM_E_SYSTEM names the endpoint that cannot be bound, and why.
  * linger_ms: how long closing waits for the last messages. */
 tm_status_t tm_port_new(void *context, bool workers, const char *const *endpoints,
-                        uint32_t n_endpoints, int linger_ms, tm_port_t **out, tm_error_t *err);
+                        uint32_t n_endpoints, uint64_t max_payload, int linger_ms, tm_port_t **out,
+                        tm_error_t *err);
 void tm_port_destroy(tm_port_t **p);
 
 /* Which side the peer is on. */

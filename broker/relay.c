@@ -51,6 +51,8 @@ tm_status_t tm_relay_new(const tm_options_t *options, tm_exchange_t *exchange, t
     relay->exchange = exchange;
     relay->now_us = tm_clock_now_us();
     tm_sched_config_t config = options->sched;
+    if (config.payload_max_bytes > config.queue_max_bytes)
+        config.payload_max_bytes = config.queue_max_bytes; // more could never be held
     do
         randombytes_buf(&config.epoch, sizeof config.epoch);
     while (!config.epoch);
@@ -63,11 +65,13 @@ tm_status_t tm_relay_new(const tm_options_t *options, tm_exchange_t *exchange, t
         goto done;
     }
     zmq_ctx_set(relay->context, ZMQ_IO_THREADS, options->io_threads);
-    status = tm_port_new(relay->context, false, options->client_endpoints,
-                         options->n_client_endpoints, LINGER_MS, &relay->clients, err);
+    status =
+        tm_port_new(relay->context, false, options->client_endpoints, options->n_client_endpoints,
+                    config.payload_max_bytes, LINGER_MS, &relay->clients, err);
     if (!status)
         status = tm_port_new(relay->context, true, options->worker_endpoints,
-                             options->n_worker_endpoints, LINGER_MS, &relay->workers, err);
+                             options->n_worker_endpoints, config.payload_max_bytes, LINGER_MS,
+                             &relay->workers, err);
 done:
     if (status)
         tm_relay_destroy(&relay);
@@ -128,8 +132,7 @@ static void fill_welcome(const tm_relay_t *relay, const tm_action_t *action, tm_
     TM_SET_UINT(m, EPOCH, epoch, config->epoch);
     TM_SET_UINT(m, HEARTBEAT_MS, heartbeat_ms, config->heartbeat_ms);
     TM_SET_UINT(m, LIVENESS, liveness, config->liveness);
-    TM_SET_UINT(m, MAX_PAYLOAD, max_payload,
-                tm_port_is_worker(action->peer) ? TM_PAYLOAD_MAX_BYTES : config->payload_max_bytes);
+    TM_SET_UINT(m, MAX_PAYLOAD, max_payload, config->payload_max_bytes);
     if (!tm_port_is_worker(action->peer))
         TM_SET_UINT(m, WINDOW, window, config->client_window);
 }
@@ -226,10 +229,6 @@ static void execute_all(tm_relay_t *relay) {
 
 /* ---- messages ---- */
 
-static void complain(tm_relay_t *relay, tm_peer_t peer, tm_status_t code, const char *text) {
-    tm_sched_complain(relay->sched, relay->now_us, peer, code, text);
-}
-
 /* Outside the scheduler: the answer to one request that never reached it. */
 static void refuse_request(tm_relay_t *relay, tm_peer_t peer, tm_id_t id, tm_status_t code,
                            const char *text) {
@@ -238,6 +237,15 @@ static void refuse_request(tm_relay_t *relay, tm_peer_t peer, tm_id_t id, tm_sta
     action.retry_after_ms = TM_RETRY_AFTER_MS;
     tm_sched_touch(relay->sched, relay->now_us, peer);
     execute(relay, &action);
+}
+
+/* About a message that cannot be taken: one ERROR, with the id of a REQUEST, else with id 0. */
+static void complain(tm_relay_t *relay, tm_peer_t peer, const tm_message_t *m, tm_status_t code,
+                     const char *text) {
+    if (m->command == TM_CMD_REQUEST && code != TM_E_VERSION && m->id.origin && m->id.serial)
+        refuse_request(relay, peer, m->id, code, text);
+    else
+        tm_sched_complain(relay->sched, relay->now_us, peer, code, text);
 }
 
 static void handle_request(tm_relay_t *relay, const tm_message_t *m, tm_inbound_t *in) {
@@ -301,7 +309,7 @@ static void handle_client(tm_relay_t *relay, const tm_message_t *m, tm_inbound_t
         handle_status(relay, in->peer);
         break;
     default:
-        complain(relay, in->peer, TM_E_UNEXPECTED, "this command is not for a client to send");
+        complain(relay, in->peer, m, TM_E_UNEXPECTED, "this command is not for a client to send");
     }
 }
 
@@ -311,7 +319,7 @@ static void handle_register(tm_relay_t *relay, const tm_message_t *m, tm_inbound
     tm_error_t error;
     if (tm_models_decode(m->models, models, &n_models, &error)) {
         relay->malformed++;
-        complain(relay, in->peer, TM_E_MALFORMED, error.text);
+        complain(relay, in->peer, m, TM_E_MALFORMED, error.text);
         return;
     }
     tm_log(TM_LOG_INFO,
@@ -365,21 +373,22 @@ static void handle_worker(tm_relay_t *relay, const tm_message_t *m, tm_inbound_t
         tm_sched_worker_drain(s, relay->now_us, in->peer);
         break;
     default:
-        complain(relay, in->peer, TM_E_UNEXPECTED, "this command is not for a worker to send");
+        complain(relay, in->peer, m, TM_E_UNEXPECTED, "this command is not for a worker to send");
     }
 }
 
-/* A message that the codec refused. What names a request or an attempt ends it. */
+/* A message that the codec refused. A broken RESULT is the end of its attempt all the same. */
 static void handle_broken(tm_relay_t *relay, const tm_message_t *m, tm_peer_t peer,
                           const tm_error_t *error) {
-    bool worker = tm_port_is_worker(peer);
     relay->malformed++;
-    if (error->code != TM_E_VERSION && !worker && m->command == TM_CMD_REQUEST && m->id.origin &&
-        m->id.serial)
-        refuse_request(relay, peer, m->id, error->code, error->text);
+    bool result = m->command == TM_CMD_RESULT && tm_port_is_worker(peer) &&
+                  error->code != TM_E_VERSION && tm_sched_knows(relay->sched, peer);
+    // no answer to those, lest two peers complain about each other for ever
+    if (m->command == TM_CMD_BYE || m->command == TM_CMD_ERROR)
+        tm_sched_touch(relay->sched, relay->now_us, peer);
     else
-        complain(relay, peer, error->code, error->text);
-    if (error->code != TM_E_VERSION && worker && m->command == TM_CMD_RESULT) {
+        complain(relay, peer, m, error->code, error->text);
+    if (result) {
         execute_all(relay);
         tm_sched_worker_failed(relay->sched, relay->now_us, peer, m->id, TM_E_BACKEND,
                                tm_slice("its RESULT was malformed"));
@@ -402,6 +411,8 @@ static void handle(tm_relay_t *relay, tm_inbound_t *in) {
         tm_sched_pong(relay->sched, relay->now_us, in->peer);
     } else if (m.command == TM_CMD_BYE) {
         tm_sched_bye(relay->sched, relay->now_us, in->peer);
+    } else if (m.command == TM_CMD_ERROR) {
+        tm_sched_touch(relay->sched, relay->now_us, in->peer); // peers have none to send
     } else if (worker) {
         handle_worker(relay, &m, in);
     } else {

@@ -117,7 +117,10 @@ void tm_lanes_resolve(tm_sched_t *s) {
     TM_LIST_EACH(&s->all_lanes, it, after) {
         tm_lane_t *lane = TM_LIST_ITEM(it, tm_lane_t, all);
         bool ambiguous;
-        lane->model = tm_models_resolve(s, lane->name, lane->version, &ambiguous);
+        tm_model_t *model = tm_models_resolve(s, lane->name, lane->version, &ambiguous);
+        if (lane->model && !model)
+            lane->lost_seq = s->next_seq;
+        lane->model = model;
         tm_lanes_update(s, lane);
     }
 }

@@ -161,11 +161,12 @@ void tm_session_refuse(tm_sched_t *s, tm_peer_t peer, tm_status_t code, const ch
 void tm_sched_finish_call(tm_sched_t *s, uint64_t now_us) {
     while (s->heap_count && s->heap[0]->deadline_us <= now_us) {
         tm_request_t *r = s->heap[0];
-        if (r->state == TM_REQUEST_QUEUED && !r->lane->model)
+        bool queued = r->state == TM_REQUEST_QUEUED;
+        if (queued && !r->lane->model && r->seq > r->lane->lost_seq)
             tm_request_fail(s, r, false, TM_E_NO_MODEL,
                             "no worker serves the model '%s%s%s' and the deadline has passed",
                             r->lane->name, r->lane->version[0] ? "@" : "", r->lane->version);
-        else if (r->state == TM_REQUEST_QUEUED && !tm_worker_exists_for(s, r))
+        else if (queued && r->lane->model && !tm_worker_exists_for(s, r))
             tm_request_fail(s, r, false, TM_E_TOO_LARGE,
                             "no worker of the model '%s' takes an event of %llu bytes",
                             r->lane->name, (unsigned long long)r->bytes);
@@ -183,7 +184,7 @@ void tm_sched_finish_call(tm_sched_t *s, uint64_t now_us) {
 void tm_sched_client_hello(tm_sched_t *s, uint64_t now_us, tm_peer_t peer, tm_slice_t name,
                            tm_slice_t software) {
     tm_session_t *c = tm_session_find(s, peer);
-    if (s->draining) {
+    if (!c && s->draining) {
         tm_session_refuse(s, peer, TM_E_DRAINING, "the broker is shutting down: try the next one");
         return;
     }
@@ -360,6 +361,10 @@ void tm_sched_gone(tm_sched_t *s, uint64_t now_us, tm_peer_t peer) {
                                           : "the client's connection broke");
     }
     tm_sched_finish_call(s, now_us);
+}
+
+bool tm_sched_knows(const tm_sched_t *s, tm_peer_t peer) {
+    return tm_index_find(&s->peers, peer, 0) != NULL;
 }
 
 void tm_sched_touch(tm_sched_t *s, uint64_t now_us, tm_peer_t peer) {

@@ -142,6 +142,8 @@ void tm_sched_gone(tm_sched_t *s, uint64_t now_us, tm_peer_t peer);
 void tm_sched_complain(tm_sched_t *s, uint64_t now_us, tm_peer_t peer, tm_status_t code,
                        const char *text);
 
+/* Whether the peer has a session. */
+bool tm_sched_knows(const tm_sched_t *s, tm_peer_t peer);
 /* It said something that needs no scheduling; a stranger may, too. */
 void tm_sched_touch(tm_sched_t *s, uint64_t now_us, tm_peer_t peer);
 

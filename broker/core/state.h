@@ -48,6 +48,7 @@ struct tm_lane {
     char name[TM_NAME_MAX + 1], version[TM_NAME_MAX + 1]; /* "" : any */
     tm_model_t *model;                                    /* NULL: nobody serves it now */
     tm_link_t queue[TM_PRIORITIES];
+    uint64_t lost_seq;        /* requests up to this one have seen a worker of the model go */
     uint32_t queued, members; /* members: outstanding ones included */
 };
 

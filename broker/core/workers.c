@@ -46,6 +46,10 @@ void tm_sched_worker_register(tm_sched_t *s, uint64_t now_us, tm_peer_t peer,
         tm_session_end(s, w, "the worker registered anew");
     char text[TM_TEXT_MAX + 1];
     tm_status_t status = check_worker(s, worker, text);
+    if (!status && s->draining) {
+        status = TM_E_DRAINING;
+        snprintf(text, sizeof text, "the broker is shutting down");
+    }
     if (status) {
         s->stats.registers_refused++;
         tm_session_refuse(s, peer, status, text);
@@ -200,6 +204,12 @@ static bool is_final(uint64_t code) {
     return code == TM_E_BAD_EVENT || code == TM_E_MISSING_COLUMN || code == TM_E_MALFORMED;
 }
 
+/* Refusals that say nothing about the worker's health. */
+static bool is_workers_fault(uint64_t code) {
+    return code != TM_E_DEADLINE && code != TM_E_CANCELLED && code != TM_E_BUSY &&
+           code != TM_E_TOO_LARGE;
+}
+
 void tm_sched_worker_failed(tm_sched_t *s, uint64_t now_us, tm_peer_t peer, tm_id_t id,
                             uint64_t code, tm_slice_t text) {
     tm_session_t *w = tm_sched_heard(s, now_us, peer);
@@ -234,7 +244,7 @@ void tm_sched_worker_failed(tm_sched_t *s, uint64_t now_us, tm_peer_t peer, tm_i
         tm_request_fail(s, r, false, (tm_status_t)code, "%s", words);
     } else {
         tm_request_avoid(r, w);
-        if (++w->failures >= s->config.worker_failures_max)
+        if (is_workers_fault(code) && ++w->failures >= s->config.worker_failures_max)
             tm_worker_pause(s, w, now_us, false);
         char why[2 * TM_TEXT_MAX];
         snprintf(why, sizeof why, "worker %s said %s: %s", w->name,
