@@ -40,10 +40,18 @@ def _as_array(name, value):
     return code, np.ascontiguousarray(array, dtype=_DTYPES[code])
 
 
+def _as_plain(value):
+    """A numpy number in a pipeline (a cut that was computed) as the Python one."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} in the pipeline: JSON has no such type")
+
+
 def to_bytes(tensors, pipeline):
     """The bytes of the model file of these tensors (name -> array) and this pipeline (dict)."""
     arrays = {name: _as_array(name, value) for name, value in tensors.items()}
-    text = json.dumps(pipeline, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    text = json.dumps(pipeline, ensure_ascii=False, allow_nan=False, separators=(",", ":"),
+                      default=_as_plain)
     header = {"__metadata__": {METADATA_KEY: text}}
     offset = 0
     for name in sorted(arrays):

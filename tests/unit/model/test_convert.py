@@ -76,6 +76,17 @@ class Convert(unittest.TestCase):
         self.assertEqual(safetensors_io.to_bytes(swapped, PIPELINE),
                          safetensors_io.to_bytes(tensors(), PIPELINE))
 
+    def test_numbers_of_numpy(self):
+        """Those of a training script that computed its cuts."""
+        filter_ = {**PIPELINE["filter"], "cut": np.float32(0.5)}
+        radius = {**PIPELINE["radius"], "k": np.int64(0)}
+        self.assertEqual(safetensors_io.to_bytes(tensors(), {**PIPELINE, "filter": filter_}),
+                         safetensors_io.to_bytes(tensors(), PIPELINE))
+        safetensors_io.write(self.out, tensors(), {**PIPELINE, "radius": radius})
+        self.assertEqual(describe(self.out).returncode, 0)
+        with self.assertRaises(TypeError):
+            safetensors_io.to_bytes(tensors(), {**PIPELINE, "name": {1, 2}})
+
     def test_read_back(self):
         safetensors_io.write(self.out, tensors(), PIPELINE)
         read, pipeline = safetensors_io.read(self.out)
