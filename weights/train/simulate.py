@@ -36,7 +36,7 @@ from acts.fatras import Barcode
 PITCH = {volume: pitch for volumes, pitch in (((7, 8, 9), (0.05, 0.05)), ((12, 13, 14), (0.08, 1.2)),
                                               ((16, 17, 18), (0.12, 10.6))) for volume in volumes}
 CHARGE_NOISE = 0.01                 # Gaussian smearing of each cell's charge, in mm of path; below 0 the cell is lost
-BEAM_SPOT = (0.01, 0.01, 55.0)      # Gaussian width of the vertices, mm
+BEAM_SPOT = (0.01, 0.01)            # Gaussian width of the vertices in x and y, mm; in z: --beam-z
 PT_MIN, ETA_MAX, R_MAX = 0.1, 4.0, 1000.0
 Z_MAX = 3000.0                      # end of the detector's volumes: Fatras cannot start outside
 SILICON = (14, 8.2768450e-5)        # atomic number, molar density in mol/mm^3 (2.32 g/cm^3 / 28.03 g/mol)
@@ -137,7 +137,7 @@ class Generator(ex.IAlgorithm):
             pythia = self.hard if vertex_number == 1 else self.soft
             if vertex_number <= 2:
                 pythia.rndm.init(int(seeds[vertex_number - 1]))
-            vertex = random.normal(0.0, BEAM_SPOT)
+            vertex = random.normal(0.0, (*BEAM_SPOT, self.options.beam_z))
             while not pythia.next():        # a failed try; Pythia has counted and reported it
                 pass
             for p in pythia.event:
@@ -151,7 +151,7 @@ class Generator(ex.IAlgorithm):
     def gun(self, random):
         """Yields particles of either charge from one vertex, pT log-uniform, eta and phi uniform."""
         options, mass = self.options, {11: 0.000511, 13: 0.10565837, 211: 0.13957039, 321: 0.493677, 2212: 0.93827209}
-        vertex = random.normal(0.0, BEAM_SPOT)
+        vertex = random.normal(0.0, (*BEAM_SPOT, self.options.beam_z))
         for _ in range(options.count):
             pt = np.exp(random.uniform(*np.log(options.pt)))
             eta, phi = random.uniform(-options.eta, options.eta), random.uniform(-np.pi, np.pi)
@@ -338,6 +338,7 @@ def main():
     parser.add_argument("--first", type=int, default=0, help="number of the first event")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--mu", type=float, default=200.0, help="mean number of pile-up collisions")
+    parser.add_argument("--beam-z", type=float, default=55.0, help="Gaussian width of the vertices in z, mm")
     parser.add_argument("--max-ctau", type=float, help="leave particles above this c tau (mm) undecayed, e.g. 10")
     parser.add_argument("--gun", type=int, choices=(11, 13, 211, 321, 2212), help="no collisions: this particle")
     parser.add_argument("--count", type=int, default=1, help="particles per event of --gun")

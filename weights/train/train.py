@@ -45,16 +45,21 @@ def say(*words):
 
 def simulate(options):
     """Starts the simulation of whatever is missing: collision events, guns to lay over them, validation events."""
-    half = str(max(1, options.events // 2))
-    wanted = {"validation": ["--mu", str(options.mu), "--events", "4", "--seed", str(options.seed + 1)],
-              "guns": ["--gun", "13", "--count", "40", "--eta", "4", "--events", half, "--seed", str(options.seed + 2)],
-              "pions": ["--gun", "211", "--count", "40", "--eta", "4", "--events", half, "--seed", str(options.seed + 3)],
-              "collisions": ["--mu", str(options.mu), "--events", str(options.events), "--seed", str(options.seed)]}
+    part = lambda share: str(max(1, int(options.events * share)))
+    gun = ["--count", "40", "--eta", "4", "--beam-z", "120", "--events", part(0.5), "--seed"]
+    pile_up = ["--mu", str(options.mu), "--events"]
+    #   Vertices far out in z are rare in collisions, so a third of these come from a beam spot twice as long
+    wanted = {"validation": [*pile_up, "4", "--seed", str(options.seed + 1)],
+              "muons": ["--gun", "13", *gun, str(options.seed + 2)],
+              "pions": ["--gun", "211", *gun, str(options.seed + 3)],
+              "collisions": [*pile_up, part(2 / 3), "--seed", str(options.seed)],
+              "collisions_wide": [*pile_up, part(1 / 3), "--beam-z", "110", "--seed", str(options.seed + 4)]}
     commands = []
     for folder, arguments in wanted.items():
         target = os.path.join(options.data, folder)
         if len(glob.glob(target + "/*.npz.xz")) < int(arguments[arguments.index("--events") + 1]):
-            workers = max(1, (os.cpu_count() or 2) - 5) if folder == "collisions" else 1
+            share = {"collisions": 0.5, "collisions_wide": 0.25}.get(folder, 0)
+            workers = max(1, int((os.cpu_count() or 2) * share))
             commands.append(" ".join([sys.executable, os.path.join(HERE, "simulate.py"), *arguments, "--out", target,
                                       "--processes", str(workers)]))
     if not commands:
@@ -67,8 +72,8 @@ def simulate(options):
 def load_all(pool, options, known, simulation, at_least):
     """Loads new events (each with a gun event laid over it) into `known`; waits until there are `at_least`."""
     while True:
-        guns = sorted(glob.glob(options.data + "/guns/*.npz.xz")) + sorted(glob.glob(options.data + "/pions/*.npz.xz"))
-        paths = [p for p in sorted(glob.glob(options.data + "/collisions/*.npz.xz")) if p not in known]
+        guns = sorted(glob.glob(options.data + "/muons/*.npz.xz")) + sorted(glob.glob(options.data + "/pions/*.npz.xz"))
+        paths = [p for p in sorted(glob.glob(options.data + "/collisions*/*.npz.xz")) if p not in known]
         if guns and len(known) + len(paths) >= at_least:
             break
         if simulation is None or simulation.poll() is not None:
@@ -76,8 +81,7 @@ def load_all(pool, options, known, simulation, at_least):
                 raise SystemExit(f"{options.data}: {len(known)} events, {at_least} wanted; see {options.out}/simulate.log")
             break
         time.sleep(1)
-    index = lambda path: int(os.path.basename(path)[5:14])
-    work = [[path, guns[index(path) % len(guns)]] for path in paths]
+    work = [[path, guns[(len(known) + i) % len(guns)]] for i, path in enumerate(paths)]
     for path, packed in zip(paths, pool.imap(ev.load, work)):
         known[path] = ev.to_device(packed, options.device)
     return known
