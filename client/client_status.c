@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "client/client_answer.h"
 #include "client/client_brokers.h"
 #include "client/client_clock.h"
 #include "client/client_link.h"
@@ -12,8 +13,8 @@
 
 static tm_status_t read_report(const tm_message_t *m, tm_broker_report_t *report, tm_error_t *err) {
     if (m->command == TM_CMD_ERROR)
-        return tm_error_set(err, m->code ? (tm_status_t)m->code : TM_E_MALFORMED, "said %s: %.*s",
-                            tm_status_name((tm_status_t)m->code), (int)m->text.bytes,
+        return tm_error_set(err, tm_answer_error_code(m), "said %s: %.*s",
+                            tm_status_name(tm_answer_error_code(m)), (int)m->text.bytes,
                             m->text.bytes ? m->text.data : "");
     tm_slice_copy(report->software, sizeof report->software, m->software);
     report->uptime_ms = m->uptime_ms;

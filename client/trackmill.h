@@ -21,15 +21,18 @@
 #ifndef TRACKMILL_H
 #define TRACKMILL_H
 
+#include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
-
-#include "wire/columns.h"
-#include "wire/error.h"
-#include "wire/message.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
+
+/* inside, because C++ programs call functions of theirs too */
+#include "wire/columns.h"
+#include "wire/error.h"
+#include "wire/message.h"
 
 typedef struct tm_client tm_client_t;
 

@@ -30,6 +30,26 @@ export PKG_CONFIG_PATH
 "$compiler" -std=c17 -Wall -Wextra -Werror "$dir/one.c" -o "$dir/one" \
     $(pkg-config --cflags --libs trackmill)
 
+# and from C++, if there is a compiler
+if command -v c++ >/dev/null; then
+    cat >"$dir/plus.cpp" <<END
+#include <trackmill.h>
+int main() {
+    tm_columns_t event{};
+    tm_client_t *client = nullptr;
+    tm_error_t error{};
+    tm_columns_add(&event, "x", TM_F32, 0, nullptr, &error);
+    bool refused = tm_client_new("nonsense", nullptr, &client, &error) == TM_E_ARGUMENT;
+    tm_client_destroy(&client);
+    return refused ? 0 : 1;
+}
+END
+    # shellcheck disable=SC2046
+    c++ -std=c++17 -Wall -Wextra -Werror "$dir/plus.cpp" -o "$dir/plus" \
+        $(pkg-config --cflags --libs trackmill)
+    LD_LIBRARY_PATH=$libdir "$dir/plus"
+fi
+
 cat >"$dir/project/CMakeLists.txt" <<END
 cmake_minimum_required(VERSION 3.22)
 project(many LANGUAGES C)

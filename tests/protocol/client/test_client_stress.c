@@ -144,7 +144,8 @@ static void strike(service_t *service, uint64_t *random) {
     default:
         break;
     }
-    tm_test_sleep_ms(tm_random_upto(random, 600));
+    /* at times longer than the heartbeats of a stopped broker are waited for: 5 times 200 ms */
+    tm_test_sleep_ms(tm_random_upto(random, 1500));
     for (int i = 0; i < service->n_brokers; i++) {
         tm_proc_signal(&service->broker[i], SIGCONT);
         if (tm_proc_wait(&service->broker[i], 0))
