@@ -42,20 +42,4 @@ void tm_kd_tiles_free(tm_kd_tiles_t *kd);
 uint32_t tm_kd_tiles_near(const tm_kd_tiles_t *kd, uint32_t tile, float r2, float least_key,
                           uint32_t *out);
 
-/* Whether any point of the tile's box may be within r2 (squared) of query [dims]. */
-static inline bool tm_kd_tiles_reaches(const tm_kd_tiles_t *kd, uint32_t tile, const float *query,
-                                       float r2) {
-    const tm_kd_node_t *node = &kd->nodes[kd->tile_node[tile]];
-    float sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (uint32_t d = 0; d < TM_EMBED_DIM_MAX; d++) {
-        float below = node->low[d] - query[d];
-        float above = query[d] - node->high[d];
-        float out = below > above ? below : above;
-        out = out > 0 ? out : 0;
-        sum += out * out;
-    }
-    return sum <= r2;
-}
-
 #endif

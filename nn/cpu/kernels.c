@@ -4,65 +4,137 @@
 
 #include <math.h>
 #include <string.h>
+#ifdef __AVX__
+#include <immintrin.h>
+#endif
 
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
-/* ---- elementary functions: straight-line code, so that the loops around them vectorise ---- */
+/* ---- vectors of 8 floats ----
+ * The compiler's vector types: one register with AVX, two with SSE. The loops that matter are written
+ * with them, because auto-vectorisation of the same code depends on the compiler's mood. */
+
+#define LANES 8
+typedef float vf_t __attribute__((vector_size(LANES * sizeof(float))));
+typedef int32_t vi_t __attribute__((vector_size(LANES * sizeof(int32_t))));
+
+ALWAYS_INLINE vf_t load(const float *p) {
+    vf_t v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+
+ALWAYS_INLINE void store(float *p, vf_t v) {
+    memcpy(p, &v, sizeof v);
+}
+
+ALWAYS_INLINE vf_t spread(float x) {
+    return (vf_t){x, x, x, x, x, x, x, x};
+}
+
+ALWAYS_INLINE float total(vf_t v) {
+    float low = (v[0] + v[4]) + (v[2] + v[6]);
+    float high = (v[1] + v[5]) + (v[3] + v[7]);
+    return low + high;
+}
+
+ALWAYS_INLINE vf_t choose(vi_t mask, vf_t yes, vf_t no) {
+    return (vf_t)((mask & (vi_t)yes) | (~mask & (vi_t)no));
+}
+
+/* Where x is no number, so is the result. */
+ALWAYS_INLINE vf_t at_least(vf_t x, float low) {
+#ifdef __AVX__
+    return (vf_t)_mm256_max_ps((__m256)spread(low), (__m256)x);
+#else
+    return choose(x < spread(low), spread(low), x);
+#endif
+}
+
+ALWAYS_INLINE vf_t at_most(vf_t x, float high) {
+#ifdef __AVX__
+    return (vf_t)_mm256_min_ps((__m256)spread(high), (__m256)x);
+#else
+    return choose(x > spread(high), spread(high), x);
+#endif
+}
+
+/* One bit per lane that is true. */
+ALWAYS_INLINE uint32_t mask_bits(vi_t mask) {
+#ifdef __AVX__
+    return (uint32_t)_mm256_movemask_ps((__m256)mask);
+#else
+    uint32_t bits = 0;
+    for (int j = 0; j < LANES; j++) {
+        bits |= (uint32_t)(mask[j] & 1) << j;
+    }
+    return bits;
+#endif
+}
+
+/* ---- elementary functions ---- */
 
 /* exp to 2 units in the last place for x in [-87, 88], saturating outside (Cephes' polynomial). */
-ALWAYS_INLINE float fast_exp(float x) {
-    x = x < -87.0f ? -87.0f : x;
-    x = x > 88.0f ? 88.0f : x;
+ALWAYS_INLINE vf_t v_exp(vf_t x) {
+    x = at_most(at_least(x, -87.0f), 88.0f);
     /* adding 1.5·2^23 leaves the rounded integer in the low bits of the sum */
     const float magic = 12582912.0f;
-    float shifted = x * 1.44269504088896341f + magic;
-    int32_t bits;
-    memcpy(&bits, &shifted, sizeof bits);
-    float n = shifted - magic;
-    float r = x - n * 0.693359375f;
+    vf_t shifted = x * 1.44269504088896341f + magic;
+    vf_t n = shifted - magic;
+    vf_t r = x - n * 0.693359375f;
     r = r - n * -2.12194440e-4f;
-    float p = 1.9875691500e-4f;
-    p = p * r + 1.3981999507e-3f;
+    vf_t p = r * 1.9875691500e-4f + 1.3981999507e-3f;
     p = p * r + 8.3334519073e-3f;
     p = p * r + 4.1665795894e-2f;
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
     p = p * (r * r) + r + 1.0f;
-    int32_t exponent = (int32_t)((uint32_t)(bits - 0x4B400000 + 127) << 23);
-    float scale;
-    memcpy(&scale, &exponent, sizeof scale);
-    return p * scale;
+    vi_t exponent = ((vi_t)shifted - 0x4B400000 + 127) << 23;
+    return p * (vf_t)exponent;
 }
 
-ALWAYS_INLINE float fast_sigmoid(float x) {
-    return 1.0f / (1.0f + fast_exp(-x));
+ALWAYS_INLINE vf_t v_sigmoid(vf_t x) {
+    return 1.0f / (1.0f + v_exp(-x));
 }
 
-ALWAYS_INLINE float fast_tanh(float x) {
-    float z = x * x;
-    float p = -5.70498872745e-3f;
-    p = p * z + 2.06390887954e-2f;
+/* Cephes' polynomial near 0, where 1 − 2/(1 + e^2x) would cancel. */
+ALWAYS_INLINE vf_t v_tanh(vf_t x) {
+    vf_t z = x * x;
+    vf_t p = z * -5.70498872745e-3f + 2.06390887954e-2f;
     p = p * z + -5.37397155531e-2f;
     p = p * z + 1.33314422036e-1f;
     p = p * z + -3.33332819422e-1f;
-    float near = p * z * x + x;
-    float far = 1.0f - 2.0f / (1.0f + fast_exp(2.0f * x));
-    return z < 0.390625f ? near : far;
+    vf_t near = p * z * x + x;
+    vf_t far = 1.0f - 2.0f / (1.0f + v_exp(2.0f * x));
+    return choose(z < spread(0.390625f), near, far);
 }
 
-ALWAYS_INLINE float activate(float x, tm_act_t act) {
+/* erf to 2e-7 (Abramowitz and Stegun, 7.1.26). */
+ALWAYS_INLINE vf_t v_erf(vf_t x) {
+    vi_t sign = (vi_t)x & INT32_MIN;
+    vf_t a = (vf_t)((vi_t)x ^ sign);
+    vf_t t = 1.0f / (1.0f + 0.3275911f * a);
+    vf_t p = t * 1.061405429f + -1.453152027f;
+    p = p * t + 1.421413741f;
+    p = p * t + -0.284496736f;
+    p = p * t + 0.254829592f;
+    vf_t erf_a = 1.0f - p * t * v_exp(-(a * a));
+    return (vf_t)((vi_t)erf_a | sign);
+}
+
+ALWAYS_INLINE vf_t activate(vf_t x, tm_act_t act) {
     switch (act) {
     case TM_ACT_RELU:
-        return x < 0.0f ? 0.0f : x; /* NaN stays NaN */
+        return at_least(x, 0);
     case TM_ACT_SILU:
         /* the sigmoid does not get below 1e-38, x does: without this, silu(−1e38) would not be 0 */
-        return (x < -88.0f ? -88.0f : x) * fast_sigmoid(x);
+        return at_least(x, -88.0f) * v_sigmoid(x);
     case TM_ACT_TANH:
-        return fast_tanh(x);
+        return v_tanh(x);
     case TM_ACT_SIGMOID:
-        return fast_sigmoid(x);
+        return v_sigmoid(x);
     case TM_ACT_GELU:
-        return 0.5f * x * (1.0f + erff(x * 0.70710678118654752f));
+        return 0.5f * x * (1.0f + v_erf(x * 0.70710678118654752f));
     case TM_ACT_NONE:
         break;
     }
@@ -71,50 +143,109 @@ ALWAYS_INLINE float activate(float x, tm_act_t act) {
 
 /* ---- dense layers ---- */
 
-ALWAYS_INLINE void epilogue_rows(float *block, size_t rows, size_t width, const float *bias,
-                                 const float *gain, const float *shift, float eps, tm_act_t act) {
+/* Rows whose means are taken before any is normalised: enough to keep the processor busy while
+ * sums and square roots finish, few enough to stay in the first level cache. */
+#define STATISTICS_ROWS 8
+
+/* The first `n` < LANES floats at p, and 0 behind them. */
+ALWAYS_INLINE vf_t load_some(const float *p, size_t n) {
+    float padded[LANES] = {0};
+    memcpy(padded, p, n * sizeof *p);
+    return load(padded);
+}
+
+ALWAYS_INLINE void store_some(float *p, vf_t v, size_t n) {
+    float padded[LANES];
+    store(padded, v);
+    memcpy(p, padded, n * sizeof *p);
+}
+
+/* Adds the bias to a row and returns its mean; *inverse: one over its standard deviation. */
+ALWAYS_INLINE float row_statistics(float *x, size_t width, const float *bias, float eps,
+                                   float *inverse) {
+    size_t whole = width / LANES * LANES;
+    size_t rest = width - whole;
+    vf_t sum = {0};
+    for (size_t k = 0; k < whole; k += LANES) {
+        vf_t v = load(x + k);
+        if (bias) {
+            v += load(bias + k);
+            store(x + k, v);
+        }
+        sum += v;
+    }
+    if (rest) {
+        vf_t v = load_some(x + whole, rest);
+        if (bias) {
+            v += load_some(bias + whole, rest);
+            store_some(x + whole, v, rest);
+        }
+        sum += v;
+    }
+    float mean = total(sum) / (float)width;
+    /* a second pass, as E[x²] − E[x]² would cancel */
+    vf_t squares = {0};
+    for (size_t k = 0; k < whole; k += LANES) {
+        vf_t d = load(x + k) - mean;
+        squares += d * d;
+    }
+    float square = total(squares);
+    for (size_t k = whole; k < width; k++) {
+        square += (x[k] - mean) * (x[k] - mean);
+    }
+    *inverse = 1.0f / sqrtf(square / (float)width + eps);
+    return mean;
+}
+
+ALWAYS_INLINE void norm_rows(float *block, size_t rows, size_t width, const float *bias,
+                             const float *gain, const float *shift, float eps, tm_act_t act) {
+    size_t whole = width / LANES * LANES;
+    size_t rest = width - whole;
+    for (size_t start = 0; start < rows; start += STATISTICS_ROWS) {
+        size_t n = rows - start < STATISTICS_ROWS ? rows - start : STATISTICS_ROWS;
+        float mean[STATISTICS_ROWS], inverse[STATISTICS_ROWS];
+        for (size_t i = 0; i < n; i++) {
+            mean[i] = row_statistics(block + (start + i) * width, width, bias, eps, &inverse[i]);
+        }
+        for (size_t i = 0; i < n; i++) {
+            float *x = block + (start + i) * width;
+            for (size_t k = 0; k < whole; k += LANES) {
+                vf_t v = (load(x + k) - mean[i]) * inverse[i];
+                store(x + k, activate(v * load(gain + k) + load(shift + k), act));
+            }
+            if (rest) {
+                vf_t v = (load_some(x + whole, rest) - mean[i]) * inverse[i];
+                v = v * load_some(gain + whole, rest) + load_some(shift + whole, rest);
+                store_some(x + whole, activate(v, act), rest);
+            }
+        }
+    }
+}
+
+ALWAYS_INLINE void plain_rows(float *block, size_t rows, size_t width, const float *bias,
+                              tm_act_t act) {
+    size_t whole = width / LANES * LANES;
+    size_t rest = width - whole;
     for (size_t i = 0; i < rows; i++) {
         float *x = block + i * width;
-        if (!gain) {
-            if (bias) {
-#pragma omp simd
-                for (size_t k = 0; k < width; k++) {
-                    x[k] = activate(x[k] + bias[k], act);
-                }
-            } else {
-#pragma omp simd
-                for (size_t k = 0; k < width; k++) {
-                    x[k] = activate(x[k], act);
-                }
-            }
-            continue;
+        for (size_t k = 0; k < whole; k += LANES) {
+            vf_t v = load(x + k);
+            store(x + k, activate(bias ? v + load(bias + k) : v, act));
         }
-        float sum = 0;
-        if (bias) {
-#pragma omp simd reduction(+ : sum)
-            for (size_t k = 0; k < width; k++) {
-                x[k] += bias[k];
-                sum += x[k];
-            }
-        } else {
-#pragma omp simd reduction(+ : sum)
-            for (size_t k = 0; k < width; k++) {
-                sum += x[k];
-            }
+        if (rest) {
+            vf_t v = load_some(x + whole, rest);
+            v = bias ? v + load_some(bias + whole, rest) : v;
+            store_some(x + whole, activate(v, act), rest);
         }
-        /* two passes: the row is in the first level cache, and E[x²] − E[x]² would cancel */
-        float mean = sum / (float)width;
-        float squares = 0;
-#pragma omp simd reduction(+ : squares)
-        for (size_t k = 0; k < width; k++) {
-            float d = x[k] - mean;
-            squares += d * d;
-        }
-        float inverse = 1.0f / sqrtf(squares / (float)width + eps);
-#pragma omp simd
-        for (size_t k = 0; k < width; k++) {
-            x[k] = activate((x[k] - mean) * inverse * gain[k] + shift[k], act);
-        }
+    }
+}
+
+ALWAYS_INLINE void epilogue_for(float *block, size_t rows, size_t width, const float *bias,
+                                const float *gain, const float *shift, float eps, tm_act_t act) {
+    if (gain) {
+        norm_rows(block, rows, width, bias, gain, shift, eps, act);
+    } else {
+        plain_rows(block, rows, width, bias, act);
     }
 }
 
@@ -123,23 +254,23 @@ static void epilogue(float *block, size_t rows, size_t width, const float *bias,
     /* one copy of the loops for each activation, so that none is chosen inside them */
     switch (act) {
     case TM_ACT_RELU:
-        epilogue_rows(block, rows, width, bias, gain, shift, eps, TM_ACT_RELU);
+        epilogue_for(block, rows, width, bias, gain, shift, eps, TM_ACT_RELU);
         break;
     case TM_ACT_SILU:
-        epilogue_rows(block, rows, width, bias, gain, shift, eps, TM_ACT_SILU);
+        epilogue_for(block, rows, width, bias, gain, shift, eps, TM_ACT_SILU);
         break;
     case TM_ACT_TANH:
-        epilogue_rows(block, rows, width, bias, gain, shift, eps, TM_ACT_TANH);
+        epilogue_for(block, rows, width, bias, gain, shift, eps, TM_ACT_TANH);
         break;
     case TM_ACT_SIGMOID:
-        epilogue_rows(block, rows, width, bias, gain, shift, eps, TM_ACT_SIGMOID);
+        epilogue_for(block, rows, width, bias, gain, shift, eps, TM_ACT_SIGMOID);
         break;
     case TM_ACT_GELU:
-        epilogue_rows(block, rows, width, bias, gain, shift, eps, TM_ACT_GELU);
+        epilogue_for(block, rows, width, bias, gain, shift, eps, TM_ACT_GELU);
         break;
     case TM_ACT_NONE:
         if (bias || gain) {
-            epilogue_rows(block, rows, width, bias, gain, shift, eps, TM_ACT_NONE);
+            epilogue_for(block, rows, width, bias, gain, shift, eps, TM_ACT_NONE);
         }
         break;
     }
@@ -234,27 +365,18 @@ static size_t normalize(float *block, size_t rows, size_t width, int divide) {
 
 ALWAYS_INLINE uint64_t tile_hits_fixed(const float *query, const float *tile, size_t dims, float r2,
                                        const float *key, float least_key, float *d2) {
-#pragma omp simd
-    for (size_t j = 0; j < TM_TILE; j++) {
-        float sum = 0;
+    uint64_t hits = 0;
+    for (size_t j = 0; j < TM_TILE; j += LANES) {
+        vf_t sum = {0};
         for (size_t d = 0; d < dims; d++) {
-            float u = query[d] - tile[d * TM_TILE + j];
+            vf_t u = query[d] - load(tile + d * TM_TILE + j);
             sum += u * u;
         }
-        d2[j] = sum;
+        store(d2 + j, sum);
+        vi_t in = (sum <= spread(r2)) & (load(key + j) >= spread(least_key));
+        hits |= (uint64_t)mask_bits(in) << j;
     }
-    uint32_t mask[2] = {0, 0};
-    for (size_t half = 0; half < 2; half++) {
-        uint32_t m = 0;
-#pragma omp simd reduction(| : m)
-        for (uint32_t j = 0; j < TM_TILE / 2; j++) {
-            uint32_t in = d2[half * (TM_TILE / 2) + j] <= r2;
-            uint32_t beyond = key[half * (TM_TILE / 2) + j] >= least_key;
-            m |= (in & beyond) << j;
-        }
-        mask[half] = m;
-    }
-    return mask[0] | (uint64_t)mask[1] << 32;
+    return hits;
 }
 
 static uint64_t tile_hits(const float *query, const float *tile, size_t dims, float r2,
@@ -269,6 +391,27 @@ static uint64_t tile_hits(const float *query, const float *tile, size_t dims, fl
     default:
         return tile_hits_fixed(query, tile, dims, r2, key, least_key, d2);
     }
+}
+
+static uint32_t boxes_reached(const float *query, const float *boxes, uint32_t n, size_t dims,
+                              float r2, const float *key, float least_key, const uint32_t *names,
+                              uint32_t *out) {
+    uint32_t found = 0;
+    for (uint32_t group = 0; group < n; group += LANES) {
+        const float *low = boxes + (size_t)group * 2 * dims;
+        vf_t sum = {0};
+        for (size_t d = 0; d < dims; d++) {
+            vf_t below = load(low + 2 * d * LANES) - query[d];
+            vf_t above = query[d] - load(low + (2 * d + 1) * LANES);
+            vf_t gap = at_least(choose(below > above, below, above), 0);
+            sum += gap * gap;
+        }
+        uint32_t bits = mask_bits((sum <= spread(r2)) & (load(key + group) >= spread(least_key)));
+        for (; bits; bits &= bits - 1) {
+            out[found++] = names[group + (uint32_t)__builtin_ctz(bits)];
+        }
+    }
+    return found;
 }
 
 /* ---- edge features ---- */
@@ -363,5 +506,6 @@ const tm_kernels_t TM_KERNELS_TABLE = {
     .maximum = maximum,
     .normalize = normalize,
     .tile_hits = tile_hits,
+    .boxes_reached = boxes_reached,
     .edge_features = edge_features,
 };

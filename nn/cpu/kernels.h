@@ -16,6 +16,8 @@
 
 /* Points of one tile of the radius search: one bit each in a mask. */
 #define TM_TILE 64
+/* Boxes tested at a time. */
+#define TM_BOX_GROUP 8
 /* Edges whose features are computed at a time. */
 #define TM_EDGE_BLOCK 256
 
@@ -62,6 +64,13 @@ typedef struct {
      * dims is a multiple of 4. Bit j of the result: d2[j] <= r2 and key[j] >= least_key. */
     uint64_t (*tile_hits)(const float *query, const float *tile, size_t dims, float r2,
                           const float *key, float least_key, float *d2);
+
+    /* Which of n boxes come within r2 (squared) of query [dims] and have key >= least_key: their
+     * names[] into out, in order; returns their number. boxes: in groups of TM_BOX_GROUP, each
+     * [dims, 2 (low, high), TM_BOX_GROUP]; key is filled up to a whole group with −infinity. */
+    uint32_t (*boxes_reached)(const float *query, const float *boxes, uint32_t n, size_t dims,
+                              float r2, const float *key, float least_key, const uint32_t *names,
+                              uint32_t *out);
 
     /* Features of edges src[i] → dst[i] into out[i * stride …]. */
     void (*edge_features)(const tm_pipeline_t *pipeline, const tm_points_t *points,

@@ -12,6 +12,10 @@
 #define PIECE_EDGES (1u << 20)
 /* What an edge needs in all: in its piece, and as source and target of the result. */
 #define EDGE_BYTES (3 * sizeof(uint32_t))
+/* Boxes are tested in the same precision as points: a little slack keeps the search exact. */
+#define BOX_SLACK 1.0001f
+/* Coordinate of boxes that nothing reaches: its square is still finite. */
+#define FAR_AWAY 1e18f
 #define PI_F 3.14159265358979f
 #define LEAST_DR_MM 1e-3f
 /* Rows up to this long are sorted by insertion. */
@@ -33,7 +37,10 @@ typedef struct {
 /* What one thread writes. */
 typedef struct {
     piece_t *first, *current; /* all pieces; those after current are empty */
-    tm_buffer_t near;         /* [n_tiles]: tiles to look into */
+    tm_buffer_t near;         /* [n_tiles]: tiles near the tile at hand */
+    tm_buffer_t reached;      /* [n_tiles]: those of them near the point at hand */
+    tm_buffer_t boxes;        /* of the near tiles, as boxes_reached wants them */
+    tm_buffer_t box_keys;     /* the largest key of each */
     tm_buffer_t found;        /* [n]: neighbours of the point at hand */
 } worker_t;
 
@@ -91,6 +98,9 @@ void tm_radius_destroy(tm_radius_t **p) {
             w->first = next;
         }
         tm_buffer_free(&w->near);
+        tm_buffer_free(&w->reached);
+        tm_buffer_free(&w->boxes);
+        tm_buffer_free(&w->box_keys);
         tm_buffer_free(&w->found);
     }
     tm_kd_tiles_free(&radius->kd);
@@ -238,8 +248,7 @@ static void sort_rows(uint32_t *rows, uint32_t n) {
 }
 
 /* Finds and stores the edges that start at the point at `place` of the kd order. */
-static void search_point(search_t *s, worker_t *w, uint32_t place, const uint32_t *near,
-                         uint32_t n_near) {
+static void search_point(search_t *s, worker_t *w, uint32_t place, uint32_t n_near) {
     const tm_kd_tiles_t *kd = &s->own->kd;
     const tm_kernels_t *kernels = s->cpu->kernels;
     uint32_t k = s->cpu->device.pipeline->radius.k;
@@ -252,15 +261,15 @@ static void search_point(search_t *s, worker_t *w, uint32_t place, const uint32_
     }
     /* with a cap every neighbour counts, whatever its direction */
     float least_key = k > 0 ? -INFINITY : kd->keys[place];
-    float reach2 = s->r2 * 1.0001f;
     float d2[TM_TILE];
     neighbour_t *found = w->found.data;
     uint32_t n_found = 0;
-    for (uint32_t t = 0; t < n_near; t++) {
-        uint32_t tile = near[t];
-        if (!tm_kd_tiles_reaches(kd, tile, query, reach2)) {
-            continue;
-        }
+    uint32_t *reached = w->reached.data;
+    uint32_t n_reached =
+        kernels->boxes_reached(query, w->boxes.data, n_near, kd->dims, s->r2 * BOX_SLACK,
+                               w->box_keys.data, least_key, w->near.data, reached);
+    for (uint32_t t = 0; t < n_reached; t++) {
+        uint32_t tile = reached[t];
         uint64_t hits =
             kernels->tile_hits(query, kd->tiles + (size_t)tile * kd->dims * TM_TILE, kd->dims,
                                s->r2, kd->keys + (size_t)tile * TM_TILE, least_key, d2);
@@ -300,6 +309,23 @@ static void search_point(search_t *s, worker_t *w, uint32_t place, const uint32_
     s->rows[row].dst = dst;
 }
 
+/* Copies the boxes of the near tiles to where the points of one tile can test them fast. */
+static void pack_boxes(const tm_kd_tiles_t *kd, worker_t *w, uint32_t n_near) {
+    const uint32_t *near = w->near.data;
+    float *boxes = w->boxes.data;
+    float *keys = w->box_keys.data;
+    for (uint32_t i = 0; i < n_near || i % TM_BOX_GROUP; i++) { /* to the end of a group */
+        const tm_kd_node_t *node = i < n_near ? &kd->nodes[kd->tile_node[near[i]]] : NULL;
+        uint32_t lane = i % TM_BOX_GROUP;
+        float *group = boxes + (size_t)(i - lane) * kd->dims * 2;
+        keys[i] = node ? node->key_max : -INFINITY;
+        for (uint32_t d = 0; d < kd->dims; d++) {
+            group[2 * d * TM_BOX_GROUP + lane] = node ? node->low[d] : FAR_AWAY;
+            group[(2 * d + 1) * TM_BOX_GROUP + lane] = node ? node->high[d] : FAR_AWAY;
+        }
+    }
+}
+
 static void search_tile(search_t *s, uint32_t tile) {
     const tm_kd_tiles_t *kd = &s->own->kd;
     worker_t *w = &s->own->workers[omp_get_thread_num()];
@@ -313,9 +339,10 @@ static void search_tile(search_t *s, uint32_t tile) {
         }
     }
     uint32_t n_near = tm_kd_tiles_near(kd, tile, s->r2, least_key, w->near.data);
+    pack_boxes(kd, w, n_near);
     uint64_t edges = 0;
     for (uint32_t i = begin; i < end && !failed(s) && !tm_cpu_cancelled(s->cpu); i++) {
-        search_point(s, w, i, w->near.data, n_near);
+        search_point(s, w, i, n_near);
         edges += s->rows[kd->order[i]].count;
     }
     uint64_t before_us = __atomic_fetch_add(&s->n_edges, edges, __ATOMIC_RELAXED);
@@ -330,7 +357,9 @@ static void search_tile(search_t *s, uint32_t tile) {
 
 /* ---- the stage ---- */
 
-static tm_status_t reserve(tm_radius_t *own, uint32_t n, uint32_t n_tiles, tm_error_t *err) {
+static tm_status_t reserve(tm_radius_t *own, uint32_t n, tm_error_t *err) {
+    uint32_t n_tiles = own->kd.n_tiles;
+    uint32_t dims = own->kd.dims;
     tm_status_t status = tm_buffer_reserve(&own->rows, n, sizeof(row_t), "radius search", err);
     if (status == TM_OK) {
         status =
@@ -338,7 +367,17 @@ static tm_status_t reserve(tm_radius_t *own, uint32_t n, uint32_t n_tiles, tm_er
     }
     for (int t = 0; t < own->threads && status == TM_OK; t++) {
         worker_t *w = &own->workers[t];
-        status = tm_buffer_reserve(&w->near, n_tiles, sizeof(uint32_t), "radius search", err);
+        const struct {
+            tm_buffer_t *buffer;
+            size_t count;
+        } wanted[] = {{&w->near, n_tiles},
+                      {&w->reached, n_tiles},
+                      {&w->boxes, ((size_t)n_tiles + TM_BOX_GROUP) * 2 * dims},
+                      {&w->box_keys, (size_t)n_tiles + TM_BOX_GROUP}};
+        for (size_t k = 0; k < sizeof wanted / sizeof wanted[0] && status == TM_OK; k++) {
+            status = tm_buffer_reserve(wanted[k].buffer, wanted[k].count, sizeof(float),
+                                       "radius search", err);
+        }
         if (status == TM_OK) {
             status = tm_buffer_reserve(&w->found, n, sizeof(neighbour_t), "radius search", err);
         }
@@ -404,7 +443,7 @@ tm_status_t tm_cpu_radius(tm_device_t *device, const tm_points_t *points, const 
     }
     status = tm_kd_tiles_build(&own->kd, n, p->embed.mlp.out, embedding, keys, cpu->threads, err);
     if (status == TM_OK) {
-        status = reserve(own, n, own->kd.n_tiles, err);
+        status = reserve(own, n, err);
     }
     if (status == TM_OK) {
         status = tm_cpu_check_cancelled(cpu, err);
