@@ -46,7 +46,7 @@ struct oracle {
     uint64_t seed, now_us, seq;
     tm_sched_config_t config;
     tm_sched_t *s;
-    uint64_t calls, n_actions_seen;
+    uint64_t calls, n_actions_seen, strangers; /* strangers: REQUESTs without a session */
     request_t requests[REQUESTS];
     worker_t workers[WORKERS];
     payload_t payloads[PAYLOADS];
@@ -299,6 +299,8 @@ static void check_counters(oracle_t *o) {
     CHECK(o, s->held_bytes == bytes, "held_bytes");
     CHECK(o, s->workers == workers, "workers");
     CHECK(o, bytes <= o->config.queue_max_bytes, "more bytes than allowed");
+    CHECK(o, s->received == s->accepted + s->duplicates + refused + o->strangers,
+          "received requests do not add up");
     CHECK(o, s->accepted == s->answered + failed + s->dropped + s->in_flight,
           "accepted requests do not add up");
     CHECK(o,
@@ -399,7 +401,7 @@ oracle_t *oracle_new(uint64_t seed, const tm_sched_config_t *config, tm_sched_t 
     memset(o->workers, 0, sizeof o->workers);
     o->attempts = attempts;
     o->n_attempts = o->n_payloads = o->n_actions = 0;
-    o->calls = o->n_actions_seen = o->now_us = o->seq = 0;
+    o->calls = o->n_actions_seen = o->strangers = o->now_us = o->seq = 0;
     o->draining = false;
     o->refusable = (tm_id_t){0, 0};
     o->seed = seed;
@@ -418,6 +420,7 @@ void oracle_request(oracle_t *o, uint64_t now_us, tm_peer_t peer, tm_id_t id, co
                     uint64_t priority, uint64_t ttl_ms, uint64_t bytes) {
     begin(o, now_us, peer, "request");
     tm_stats_t before = *tm_sched_stats(o->s);
+    o->strangers += !tm_sched_knows(o->s, peer);
     request_t *known = find_request(o, id);
     tm_sched_request_t request = {.id = id,
                                   .model = tm_slice(model),
