@@ -22,6 +22,11 @@ void fake_open_at(fake_broker_t *broker, const char *endpoint) {
     assert_non_null(broker->router);
     zmq_setsockopt(broker->router, ZMQ_LINGER, &off, sizeof off);
     zmq_setsockopt(broker->router, ZMQ_ROUTER_MANDATORY, &on, sizeof on);
+    if (broker->narrow) {
+        int little = 32768, one = 1;
+        zmq_setsockopt(broker->router, ZMQ_RCVHWM, &one, sizeof one);
+        zmq_setsockopt(broker->router, ZMQ_RCVBUF, &little, sizeof little);
+    }
     int rc = -1;
     /* the kernel may hold on to a port for a moment */
     for (int i = 0; i < PATIENCE_MS / 10 && rc; i++) {

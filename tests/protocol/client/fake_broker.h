@@ -17,6 +17,7 @@ typedef struct {
     void *context, *router;
     char endpoint[64];
     bool lenient; /* a client that has gone is no reason to fail */
+    bool narrow;  /* set before fake_open: takes hardly a message in before it is received */
 } fake_broker_t;
 
 typedef struct {
@@ -25,7 +26,7 @@ typedef struct {
     tm_message_t m;
 } fake_message_t;
 
-/* On a free port of the loopback. */
+/* On a free port of the loopback. The struct is zeroed but for `lenient` and `narrow`. */
 void fake_open(fake_broker_t *broker);
 /* On that endpoint, which may just have been closed. */
 void fake_open_at(fake_broker_t *broker, const char *endpoint);

@@ -284,7 +284,7 @@ static void test_late_and_foreign_answers_are_dropped(void **state) {
 
 static void test_bytes_held_are_bounded(void **state) {
     (void)state;
-    fake_broker_t broker;
+    fake_broker_t broker = {0};
     fake_open(&broker);
     tm_client_t *client;
     sample_event_t event;

@@ -241,9 +241,45 @@ static void test_silent_broker_is_left(void **state) {
     sample_expect(f->client, id, TM_OK);
 }
 
+static void test_upload_longer_than_the_heartbeats_is_no_silence(void **state) {
+    (void)state;
+    enum { EVENTS = 4, POINTS = 1000000, STALL_MS = 2500 }; /* 12 MB each */
+    fake_broker_t a = {.narrow = true};
+    fake_message_t request[EVENTS], message;
+    sample_event_t event;
+    uint64_t id[EVENTS];
+    fake_open(&a);
+    tm_client_t *client = new_client(a.endpoint, 0);
+    fake_welcome(&a, &(fake_welcome_t){.heartbeat_ms = 200, .liveness = 5}, NULL);
+    sample_event_make(&event, POINTS);
+    for (int i = 0; i < EVENTS; i++)
+        assert_int_equal(tm_client_submit(client, &event.columns, NULL, &id[i], NULL), TM_OK);
+    sample_event_free(&event);
+    /* the bytes are under way, no PONG can be: longer than the second that silence is borne */
+    zmq_poll(NULL, 0, STALL_MS);
+    for (int i = 0; i < EVENTS; i++) {
+        fake_expect(&a, TM_CMD_REQUEST, &request[i]); /* a HELLO would mean that it gave up */
+        assert_int_equal(request[i].m.id.serial, id[i]);
+        fake_answer(&a, &request[i]);
+        fake_clear(&request[i]);
+    }
+    /* keep talking until it has all answers */
+    while (tm_client_in_flight(client) > 0) {
+        tm_answer_t *answer;
+        assert_int_equal(tm_client_poll(client, 5, &answer, NULL), TM_OK);
+        if (answer)
+            assert_int_equal(answer->status, TM_OK);
+        tm_answer_destroy(&answer);
+        if (fake_receive(&a, 0, &message))
+            fail_msg("%s came, nothing was due", tm_command_name(message.m.command));
+    }
+    tm_client_destroy(&client);
+    fake_close(&a);
+}
+
 static void test_broker_without_welcome_is_passed_over(void **state) {
     (void)state;
-    fake_broker_t a, b;
+    fake_broker_t a = {0}, b = {0};
     char brokers[160];
     fake_open(&a);
     fake_open(&b);
@@ -260,7 +296,7 @@ static void test_broker_without_welcome_is_passed_over(void **state) {
 
 static void test_restarted_broker_is_found_again(void **state) {
     (void)state;
-    fake_broker_t a;
+    fake_broker_t a = {0};
     fake_open(&a);
     char endpoint[sizeof a.endpoint];
     strcpy(endpoint, a.endpoint);
@@ -549,6 +585,7 @@ int main(void) {
         TEST(test_broker_that_drains_at_hello_is_passed_over),
         TEST(test_dead_brokers_requests_go_to_the_next_under_the_same_id),
         TEST(test_silent_broker_is_left),
+        cmocka_unit_test(test_upload_longer_than_the_heartbeats_is_no_silence),
         cmocka_unit_test(test_broker_without_welcome_is_passed_over),
         cmocka_unit_test(test_restarted_broker_is_found_again),
         TEST(test_forgetful_broker_gets_hello_and_requests_again),

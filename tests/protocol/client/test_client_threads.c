@@ -196,7 +196,7 @@ static void *wait_for_ever(void *argument) {
 
 static void test_destroy_frees_those_who_wait(void **state) {
     (void)state;
-    fake_broker_t silent;
+    fake_broker_t silent = {0};
     fake_open(&silent);
     tm_client_t *client;
     assert_int_equal(tm_client_new(silent.endpoint, NULL, &client, NULL), TM_OK);
@@ -254,7 +254,7 @@ static void test_status_of_no_broker_says_why(void **state) {
     tm_error_t error;
     assert_int_equal(tm_broker_status("tcp://127.0.0.1:1", 5000, &report, &error), TM_E_NO_BROKER);
     assert_string_equal(error.text, "tcp://127.0.0.1:1 refuses connections");
-    fake_broker_t silent;
+    fake_broker_t silent = {0};
     fake_open(&silent);
     assert_int_equal(tm_broker_status(silent.endpoint, 100, &report, &error), TM_E_NO_BROKER);
     assert_non_null(strstr(error.text, silent.endpoint));
