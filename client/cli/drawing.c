@@ -25,9 +25,15 @@
 #define MISSED_COLOUR "#e03131"
 #define OTHER_COLOUR "#9db4cc"
 
-#define DOTS_MAX 30000   /* space points drawn in a panel */
-#define FEW_POINTS 3000  /* up to here each space point is drawn, larger */
-#define DOTS_PER_PATH 50 /* renderers choke on a stroke of thousands of pieces */
+#define UNITS_MAX 1e8
+
+#define DOTS_MAX 30000         /* space points drawn in a panel */
+#define FEW_POINTS 3000        /* up to here each space point is drawn, larger */
+#define DOTS_PER_PATH 50       /* renderers choke on a stroke of thousands of pieces */
+#define PANEL_BYTES (2u << 20) /* of lines, about; huge events are thinned out to fit */
+#define POINT_BYTES 7
+#define LINE_BYTES 28
+#define STRIDE_MAX 3
 #define TOOLTIPS_MAX 400 /* lines; more would make the file heavy */
 
 /* Found tracks: told apart from one another, and from red (missed) and orange (fake). */
@@ -54,6 +60,8 @@ typedef struct {
     uint32_t n_pool;
     uint64_t count[N_KINDS];
     bool with_tracks;
+    uint32_t stride; /* every so many points of a line are drawn, and its last */
+    uint32_t every;  /* every so many found and other tracks are drawn */
     const tm_drawing_options_t *options;
 } scene_t;
 
@@ -151,6 +159,23 @@ static bool particle_points(const tm_event_file_t *event, uint32_t **offset, uin
     return true;
 }
 
+/* Keeps the drawing small: first by fewer points on each line, then by fewer lines. */
+static void thin_out(scene_t *s) {
+    s->stride = s->every = 1;
+    for (;;) {
+        uint64_t bytes = (uint64_t)s->n_lines * LINE_BYTES / s->every +
+                         (uint64_t)s->n_pool * POINT_BYTES / s->stride / s->every;
+        if (bytes <= PANEL_BYTES) {
+            return;
+        }
+        if (s->stride < STRIDE_MAX) {
+            s->stride++;
+        } else {
+            s->every++;
+        }
+    }
+}
+
 static tm_status_t build_scene(scene_t *s, const tm_tracks_t *tracks, tm_error_t *err) {
     const tm_event_file_t *event = s->event;
     static const tm_tracks_t nothing = {0};
@@ -190,6 +215,7 @@ static tm_status_t build_scene(scene_t *s, const tm_tracks_t *tracks, tm_error_t
             describe(&s->line[s->n_lines - 1], tracks ? "missed particle" : "particle", particle);
         }
     }
+    thin_out(s);
 end:
     free(detail.track);
     free(detail.particle);
@@ -210,14 +236,18 @@ static double v_of(const scene_t *s, const panel_t *p, uint32_t i) {
     return p->rz ? hypot((double)s->x[i], (double)s->y[i]) : (double)s->y[i];
 }
 
+/* Pixels to units; points far outside a cropped view stay in range. */
+static int32_t units(double pixels) {
+    double value = round(pixels * TM_SVG_UNITS);
+    return (int32_t)fmin(fmax(value, -UNITS_MAX), UNITS_MAX);
+}
+
 static int32_t h_units(const panel_t *p, double h) {
-    return (int32_t)lround((p->left + (h - p->h_min) / (p->h_max - p->h_min) * p->width) *
-                           TM_SVG_UNITS);
+    return units(p->left + (h - p->h_min) / (p->h_max - p->h_min) * p->width);
 }
 
 static int32_t v_units(const panel_t *p, double v) {
-    return (int32_t)lround((p->top + (p->v_max - v) / (p->v_max - p->v_min) * p->height) *
-                           TM_SVG_UNITS);
+    return units(p->top + (p->v_max - v) / (p->v_max - p->v_min) * p->height);
 }
 
 /* 1, 2 or 5 times a power of ten: about `n` steps in the range. */
@@ -339,12 +369,19 @@ static void draw_lines(tm_svg_t *svg, const scene_t *s, const panel_t *p, kind_t
     tm_svg_begin(svg, attributes);
     for (uint32_t k = 0; k < s->n_lines; k++) {
         const line_t *line = &s->line[k];
-        if (line->kind != kind || (nth++ % N_COLOURS != colour && colour < N_COLOURS) ||
-            !visible(s, p, line)) {
+        if (line->kind != kind) {
+            continue;
+        }
+        size_t number = nth++;
+        if ((number % N_COLOURS != colour && colour < N_COLOURS) || !visible(s, p, line) ||
+            (number / N_COLOURS % s->every != 0 && (kind == KIND_FOUND || kind == KIND_OTHER))) {
             continue;
         }
         tm_svg_path_begin(svg);
         for (uint32_t i = 0; i < line->n; i++) {
+            if (i % s->stride != 0 && i + 1 != line->n) {
+                continue;
+            }
             int32_t h = h_units(p, h_of(s, p, line->point[i]));
             int32_t v = v_units(p, v_of(s, p, line->point[i]));
             if (i == 0) {
@@ -503,6 +540,12 @@ tm_status_t tm_drawing_write(const char *path, const tm_event_file_t *event,
         tm_svg_text(&svg, LEFT, 36, "font-size=\"22\" font-weight=\"600\" fill=\"" INK "\"",
                     event->name);
         draw_legend(&svg, &s);
+        if (s.every > 1) {
+            char text[64];
+            snprintf(text, sizeof text, "one track in %u is drawn", s.every);
+            tm_svg_text(&svg, RZ_RIGHT, 36,
+                        "font-size=\"13\" text-anchor=\"end\" fill=\"" FAINT "\"", text);
+        }
         draw_frame(&svg, &xy, "Across the beam", "x (mm)", "y (mm)");
         draw_frame(&svg, &rz, "Along the beam", "z (mm)", "r (mm)");
         status = draw_panel(&svg, &s, &xy, err);
