@@ -8,6 +8,9 @@
 
 enum { REQUESTS = 160, WORKERS = 48, PAYLOADS = 65536, ACTIONS = 4096, ATTEMPTS = 65536 };
 
+/* Looking for work left lying is slow, and what is left lying stays: not after every call. */
+enum { IDLE_CHECK_EVERY = 4 };
+
 typedef struct {
     bool used;
     tm_id_t id;
@@ -381,7 +384,8 @@ static void finish(oracle_t *o) {
     }
     o->refusable = (tm_id_t){0, 0};
     check_counters(o);
-    check_idle_workers(o);
+    if (o->calls % IDLE_CHECK_EVERY == 0)
+        check_idle_workers(o);
 }
 
 /* ---- calls ---- */
@@ -570,11 +574,11 @@ void oracle_failed(oracle_t *o, uint64_t now_us, tm_peer_t peer, tm_id_t id, tm_
         request_t *r = &o->requests[a->request];
         if (code == TM_E_DRAINING) {
             w->draining = true;
-            r->requeued = true;
         } else {
             r->started += !a->started;
             r->failed++;
         }
+        r->requeued = true; // unless that was the last attempt
         end_attempt(o, r);
     }
     tm_sched_worker_failed(o->s, now_us, peer, id, code, tm_slice("as the simulator wished"));

@@ -287,6 +287,39 @@ static void test_deadlines(void **state) {
     rig_end(rig);
 }
 
+static void test_deadline_after_the_worker_left(void **state) {
+    (void)state;
+    rig_t *rig = rig_with_workers(1);
+    rig_request_full(rig, CLIENT, 1, "gnn", 1, 500, 100);
+    rig_gone(rig, W1);
+    rig_forgotten(rig, W1);
+    rig_request_full(rig, CLIENT, 2, "gnn", 1, 500, 100);
+    rig_pass_ms(rig, 500);
+    // the first one could have run, had its time not been too short; the second one never could
+    const tm_status_t codes[] = {TM_E_DEADLINE, TM_E_NO_MODEL};
+    for (int i = 0; i < 2; i++) {
+        const tm_action_t *error = rig_next(rig);
+        assert_int_equal(error->code, codes[error->id.serial - 1]);
+    }
+    rig_end(rig);
+}
+
+static void test_refusals_do_not_pause(void **state) {
+    (void)state;
+    rig_t *rig = rig_with_workers(2);
+    rig_credit(rig, W1, 20);
+    for (uint64_t i = 1; i <= 2 * TM_WORKER_FAILURES_MAX; i++) {
+        rig_request(rig, CLIENT, i, "gnn", 1);
+        rig_failed(rig, W1, rig_dispatched(rig, W1, NULL), TM_E_DEADLINE);
+    }
+    tm_worker_view_t view[2];
+    tm_sched_view_workers(rig->s, rig->now_us, view, 2);
+    assert_int_equal(view[0].failures, 0);
+    assert_int_equal(view[0].failed, 2 * TM_WORKER_FAILURES_MAX);
+    assert_false(view[0].paused);
+    rig_end(rig);
+}
+
 static void test_ttl_travels(void **state) {
     (void)state;
     rig_t *rig = rig_with_workers(1);
@@ -423,6 +456,8 @@ int main(void) {
         cmocka_unit_test(test_stuck_worker),
         cmocka_unit_test(test_failing_worker_pauses),
         cmocka_unit_test(test_deadlines),
+        cmocka_unit_test(test_deadline_after_the_worker_left),
+        cmocka_unit_test(test_refusals_do_not_pause),
         cmocka_unit_test(test_ttl_travels),
         cmocka_unit_test(test_client_goes),
         cmocka_unit_test(test_silence),

@@ -388,6 +388,12 @@ static void test_draining(void **state) {
     rig_error(rig, CLIENT, 3, TM_E_DRAINING);
     rig_request(rig, CLIENT, 1, "gnn", 1); // one of those accepted: joins
     rig_silent(rig);
+    rig_hello(rig, CLIENT); // known already: welcome
+    tm_sched_client_hello(rig->s, rig->now_us, OTHER_CLIENT, tm_slice("x"), tm_slice("y"));
+    rig_tick(rig);
+    rig_error(rig, OTHER_CLIENT, 0, TM_E_DRAINING);
+    rig_register(rig, W2, "gnn@1", 1, 1, 1000);
+    rig_error(rig, W2, 0, TM_E_DRAINING);
     rig_credit(rig, W1, 1);
     tm_id_t attempt = rig_dispatched(rig, W1, NULL);
     rig_result(rig, W1, attempt);
