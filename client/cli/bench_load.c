@@ -63,8 +63,8 @@ static void give_up(run_t *run, tm_status_t status, const tm_error_t *error) {
     atomic_store(&run->stop, true);
 }
 
-static tm_status_t count_success(tm_bench_point_t *point, const answer_t *answer,
-                                 uint32_t n_points, tm_error_t *err) {
+static tm_status_t count_success(tm_bench_point_t *point, const answer_t *answer, uint32_t n_points,
+                                 tm_error_t *err) {
     if (point->n == point->room) {
         size_t room = point->room ? 2 * point->room : FIRST_ROOM;
         tm_bench_sample_t *grown = realloc(point->sample, room * sizeof *grown);
@@ -201,9 +201,8 @@ typedef struct {
 } request_t;
 
 static tm_status_t send_one(run_t *run, tm_client_t *client, request_t *request, tm_error_t *err) {
-    const tm_request_options_t options = {.model = run->load->model,
-                                          .ttl_ms = run->load->ttl_ms,
-                                          .priority = TM_PRIORITY_DEFAULT};
+    const tm_request_options_t options = {
+        .model = run->load->model, .ttl_ms = run->load->ttl_ms, .priority = TM_PRIORITY_DEFAULT};
     request->event = next_event(run);
     return tm_client_submit(client, &run->events->event[request->event].columns, &options,
                             &request->id, err);

@@ -16,10 +16,10 @@
 #define TM_BENCH_CODES 128 /* more than there are in tm_status_t */
 
 typedef struct {
-    const char *brokers; /* NULL: engines in this process */
-    const char *model;   /* asked of the brokers; NULL: the only one there is */
-    uint32_t clients;    /* handles at most; each has a thread of its own */
-    uint32_t ttl_ms;     /* brokers only */
+    const char *brokers;            /* NULL: engines in this process */
+    const char *model;              /* asked of the brokers; NULL: the only one there is */
+    uint32_t clients;               /* handles at most; each has a thread of its own */
+    uint32_t ttl_ms;                /* brokers only */
     const tm_model_t *engine_model; /* engines: what they run */
     uint32_t threads;               /* engines: of each; 0: the processors shared out */
     double warm_up_s, seconds;

@@ -22,6 +22,7 @@ int tm_cmd_find(int argc, char **argv);
 int tm_cmd_score(int argc, char **argv);
 int tm_cmd_display(int argc, char **argv);
 int tm_cmd_status(int argc, char **argv);
+int tm_cmd_bench(int argc, char **argv);
 
 /* "trackmill: <text>\n" on stderr. */
 void tm_cli_complain(const char *format, ...) __attribute__((format(printf, 1, 2)));

@@ -12,6 +12,7 @@ static const struct {
     {"score", "compare found tracks with the truth", tm_cmd_score},
     {"display", "draw an event and its tracks as SVG", tm_cmd_display},
     {"status", "ask brokers what they are doing", tm_cmd_status},
+    {"bench", "measure events per second and latency, here or of a service", tm_cmd_bench},
 };
 #define N_COMMANDS (sizeof commands / sizeof commands[0])
 
@@ -52,10 +53,11 @@ int main(int argc, char **argv) {
         }
     }
     if (*word) {
-        tm_cli_complain("%s: no such command: find, score, display or status; see trackmill --help",
-                        word);
+        tm_cli_complain(
+            "%s: no such command: find, score, display, status or bench; see trackmill --help",
+            word);
     } else {
-        tm_cli_complain("no command: find, score, display or status; see trackmill --help");
+        tm_cli_complain("no command: find, score, display, status or bench; see trackmill --help");
     }
     return TM_EXIT_USAGE;
 }
