@@ -229,8 +229,9 @@ void tm_session_send(tm_client_t *client, tm_session_t *session, tm_request_t *r
     TM_SET_SLICE(&message, COLUMNS, columns, columns);
     if (request->model[0])
         TM_SET_SLICE(&message, MODEL, model, tm_slice(request->model));
-    uint64_t left_ms = (request->deadline_us - now_us) / TM_US_PER_MS;
-    TM_SET_UINT(&message, TTL_MS, ttl_ms, left_ms ? left_ms : 1);
+    /* rounded up: a verdict before the deadline would be none */
+    uint64_t left_us = request->deadline_us - now_us;
+    TM_SET_UINT(&message, TTL_MS, ttl_ms, (left_us + TM_US_PER_MS - 1) / TM_US_PER_MS);
     TM_SET_UINT(&message, PRIORITY, priority, request->priority);
 
     tm_error_t error;

@@ -19,7 +19,8 @@ void service_start_broker(service_t *service, int i) {
     tm_proc_start(&service->broker[i],
                   (const char *const[]){TM_BROKER_PROGRAM, "--client-endpoint", service->clients[i],
                                         "--worker-endpoint", service->workers[i], "--http", "off",
-                                        "--heartbeat", "200ms", "--drain-timeout", "5s", NULL});
+                                        "--heartbeat", "200ms", "--drain-timeout", "5s",
+                                        "--queue-requests", service->queue, NULL});
 }
 
 void service_start_worker(service_t *service, int i) {
@@ -40,6 +41,7 @@ void service_start(service_t *service, int n_brokers, int n_workers, const char 
     service->n_brokers = n_brokers;
     service->n_workers = n_workers;
     service->mock = mock;
+    service->queue = "4096";
     for (int i = 0; i < n_brokers; i++) {
         snprintf(service->clients[i], sizeof service->clients[i], "tcp://127.0.0.1:%d",
                  tm_test_free_port());

@@ -16,7 +16,8 @@
 
 typedef struct {
     int n_brokers, n_workers;
-    const char *mock; /* settings of the back end */
+    const char *mock;  /* settings of the back end */
+    const char *queue; /* requests that a broker queues; may be changed before a broker starts */
     tm_proc_t broker[SERVICE_BROKERS_MAX], worker[SERVICE_WORKERS_MAX];
     char clients[SERVICE_BROKERS_MAX][64], workers[SERVICE_BROKERS_MAX][64];
     char list[256]; /* of all brokers, for tm_client_new */

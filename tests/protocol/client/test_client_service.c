@@ -164,6 +164,20 @@ static void test_killed_worker_is_tried_again_elsewhere(void **state) {
     tm_client_destroy(&client);
 }
 
+static void test_full_broker_takes_all_in_the_end(void **state) {
+    (void)state;
+    batch_t batch;
+    service_start(&service, 1, 1, "time_ms=20");
+    tm_proc_kill(&service.broker[0]);
+    service.queue = "2";
+    service_start_broker(&service, 0);
+    assert_true(tm_proc_wait_for(&service.worker[0], "registered", 2, PATIENCE_MS));
+    tm_client_t *client = service_client(&service);
+    submit(client, &batch, 500); /* far more than the queue and the worker hold */
+    expect_all(client, &batch);
+    tm_client_destroy(&client);
+}
+
 static void test_broker_without_workers_says_so_at_the_deadline(void **state) {
     (void)state;
     service_event_t event;
@@ -196,6 +210,7 @@ int main(void) {
         TEST(test_stopped_broker_is_left),
         TEST(test_draining_broker_hands_over),
         TEST(test_killed_worker_is_tried_again_elsewhere),
+        TEST(test_full_broker_takes_all_in_the_end),
         TEST(test_broker_without_workers_says_so_at_the_deadline),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
