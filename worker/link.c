@@ -225,7 +225,6 @@ static void refuse(tm_link_t *link, tm_status_t code, const char *text, int byte
     bool was_ready = link->state == TM_LINK_READY;
     tm_error_set(&link->refusal, code, "broker %s refused this worker: %s: %.*s", link->endpoint,
                  tm_status_name(code), bytes, text);
-    tm_log(TM_LOG_ERROR, "%s", link->refusal.text);
     close_socket(link, 0);
     link->state = TM_LINK_REFUSED;
     if (was_ready) {

@@ -68,7 +68,7 @@ uint64_t tm_link_session(const tm_link_t *link);
 uint64_t tm_link_epoch(const tm_link_t *link);
 /* Bytes of the largest payload that the broker takes; set from WELCOME on. */
 uint64_t tm_link_max_payload(const tm_link_t *link);
-/* TM_LINK_REFUSED: why, one line. */
+/* TM_LINK_REFUSED: why, one line, for the caller to tell. */
 const char *tm_link_refusal(const tm_link_t *link);
 
 /* What to give zmq_poll: the socket (NULL: none now) and the events to wait for. */

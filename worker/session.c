@@ -21,6 +21,7 @@ typedef enum { RUNNING, DRAINING, LEAVING } phase_t;
 typedef struct {
     tm_link_t *link;
     uint32_t granted; /* credit that the broker has and has not used */
+    bool refusal_told;
 } broker_t;
 
 typedef struct {
@@ -315,14 +316,25 @@ static void watch(session_t *s, uint64_t now_ms) {
 }
 
 /* True: nothing is left to hope for; the reason is on stderr. */
-static bool hopeless(const session_t *s, uint64_t now_ms) {
+static bool hopeless(session_t *s, uint64_t now_ms) {
     uint32_t refused = 0;
     for (uint32_t i = 0; i < s->n_brokers; i++) {
         refused += tm_link_state(s->broker[i].link) == TM_LINK_REFUSED ? 1 : 0;
     }
-    if (refused == s->n_brokers) {
-        /* each refusal has had its own line in the log, which may be set to anything */
-        fprintf(stderr, "trackmill-worker: %s\n", tm_link_refusal(s->broker[0].link));
+    bool all = refused == s->n_brokers;
+    for (uint32_t i = 0; i < s->n_brokers; i++) {
+        broker_t *broker = &s->broker[i];
+        if (tm_link_state(broker->link) != TM_LINK_REFUSED || broker->refusal_told) {
+            continue;
+        }
+        broker->refusal_told = true;
+        if (all) { /* whatever the log is set to */
+            fprintf(stderr, "trackmill-worker: %s\n", tm_link_refusal(broker->link));
+        } else {
+            tm_log(TM_LOG_ERROR, "%s; going on with the others", tm_link_refusal(broker->link));
+        }
+    }
+    if (all) {
         return true;
     }
     uint64_t limit_ms = s->options->connect_timeout_ms;
