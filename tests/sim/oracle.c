@@ -459,7 +459,7 @@ void oracle_request(oracle_t *o, uint64_t now_us, tm_peer_t peer, tm_id_t id, co
     } else if (after->duplicates > before.duplicates) {
         CHECK(o, known, "joined to a request that is not in flight");
         known->client = peer;
-    } else {
+    } else if (!known) {
         o->refusable = id;
     }
     finish(o);
