@@ -120,7 +120,7 @@ static void test_missing_and_version_2(void **state) {
     array.version = 2;
     const char *path = scratch_npz("two.npz", &array, 1, false);
     assert_int_equal(read_one(path, "a", &column, arena, &err), TM_OK);
-    assert_int_equal(tm_column_get(&column, 1), -2);
+    assert_true(tm_column_get(&column, 1) == -2);
     assert_int_equal(read_one(path, "b", &column, arena, &err), TM_E_FILE);
     assert_non_null(strstr(err.text, "array b is missing"));
     tm_arena_destroy(&arena);
