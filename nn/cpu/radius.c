@@ -314,14 +314,19 @@ static void pack_boxes(const tm_kd_tiles_t *kd, worker_t *w, uint32_t n_near) {
     const uint32_t *near = w->near.data;
     float *boxes = w->boxes.data;
     float *keys = w->box_keys.data;
-    for (uint32_t i = 0; i < n_near || i % TM_BOX_GROUP; i++) { /* to the end of a group */
-        const tm_kd_node_t *node = i < n_near ? &kd->nodes[kd->tile_node[near[i]]] : NULL;
+    uint32_t n_packed = (n_near + TM_BOX_GROUP - 1) / TM_BOX_GROUP * TM_BOX_GROUP;
+    tm_kd_node_t nowhere = {.key_max = -INFINITY}; /* fills the last group */
+    for (uint32_t d = 0; d < kd->dims; d++) {
+        nowhere.low[d] = nowhere.high[d] = FAR_AWAY;
+    }
+    for (uint32_t i = 0; i < n_packed; i++) {
+        const tm_kd_node_t *node = i < n_near ? &kd->nodes[kd->tile_node[near[i]]] : &nowhere;
         uint32_t lane = i % TM_BOX_GROUP;
         float *group = boxes + (size_t)(i - lane) * kd->dims * 2;
-        keys[i] = node ? node->key_max : -INFINITY;
+        keys[i] = node->key_max;
         for (uint32_t d = 0; d < kd->dims; d++) {
-            group[2 * d * TM_BOX_GROUP + lane] = node ? node->low[d] : FAR_AWAY;
-            group[(2 * d + 1) * TM_BOX_GROUP + lane] = node ? node->high[d] : FAR_AWAY;
+            group[2 * d * TM_BOX_GROUP + lane] = node->low[d];
+            group[(2 * d + 1) * TM_BOX_GROUP + lane] = node->high[d];
         }
     }
 }

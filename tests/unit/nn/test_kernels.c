@@ -123,6 +123,45 @@ static void tile_hits_are_exact(void **state) {
     }
 }
 
+/* Boxes around points of a lattice: what is reached can be told exactly. */
+static void boxes_reached_are_exact(void **state) {
+    (void)state;
+    uint64_t random = tm_sample_seed();
+    for (uint32_t n = 0; n < 40; n += 1 + n / 3) {
+        enum { BOXES = 48, DIMS = 8 };
+        static float boxes[BOXES * 2 * DIMS], low[BOXES][DIMS], high[BOXES][DIMS];
+        float key[BOXES], query[DIMS];
+        uint32_t names[BOXES], out[BOXES];
+        for (uint32_t i = 0; i < BOXES; i++) {
+            key[i] = i < n ? (float)(i % 5) : -INFINITY;
+            names[i] = 1000 + 3 * i;
+            for (uint32_t d = 0; d < DIMS; d++) {
+                low[i][d] = (float)tm_sample_below(&random, 4);
+                high[i][d] = low[i][d] + (float)tm_sample_below(&random, 2);
+                float *group = boxes + (i - i % TM_BOX_GROUP) * 2 * DIMS;
+                group[2 * d * TM_BOX_GROUP + i % TM_BOX_GROUP] = low[i][d];
+                group[(2 * d + 1) * TM_BOX_GROUP + i % TM_BOX_GROUP] = high[i][d];
+                query[d] = (float)tm_sample_below(&random, 4);
+            }
+        }
+        uint32_t found =
+            tm_cpu_kernels()->boxes_reached(query, boxes, n, DIMS, 8, key, 2, names, out);
+        uint32_t at = 0;
+        for (uint32_t i = 0; i < n; i++) {
+            float sum = 0;
+            for (uint32_t d = 0; d < DIMS; d++) {
+                float gap = fmaxf(fmaxf(low[i][d] - query[d], query[d] - high[i][d]), 0);
+                sum += gap * gap;
+            }
+            if (sum <= 8 && key[i] >= 2) {
+                assert_true(at < found);
+                assert_int_equal(out[at++], names[i]);
+            }
+        }
+        assert_int_equal(at, found);
+    }
+}
+
 static void normalize_finds_bad_rows(void **state) {
     (void)state;
     float block[] = {3, 4, 0, 0, 1, NAN, INFINITY, 1};
@@ -138,7 +177,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(activations_are_accurate), cmocka_unit_test(activations_saturate),
         cmocka_unit_test(epilogue_fuses),           cmocka_unit_test(tile_hits_are_exact),
-        cmocka_unit_test(normalize_finds_bad_rows),
+        cmocka_unit_test(boxes_reached_are_exact),  cmocka_unit_test(normalize_finds_bad_rows),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
