@@ -425,7 +425,9 @@ static void test_churn(void **unused) {
     }
     for (int w = 0; w < next; w++) {
         assert_true(tm_proc_wait(&worker[w], START_MS));
-        assert_true(worker[w].code == 0 || worker[w].code == -SIGKILL);
+        /* one that was told to leave before it could listen dies of the signal */
+        bool unborn = worker[w].code == -SIGTERM && tm_proc_count(&worker[w], "ready ") == 0;
+        assert_true(worker[w].code == 0 || worker[w].code == -SIGKILL || unborn);
     }
 }
 
