@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * What the sub-commands of `trackmill` share: exit codes, the entry points and a few small helpers.
+ * What the sub-commands of `trackmill` share: exit codes, the entry points and a few small functions.
  * Texts for people go to stderr with one "trackmill: " line per fault; results go to stdout.
  */
 #ifndef TM_CLI_CLI_H

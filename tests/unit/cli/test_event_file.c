@@ -406,7 +406,7 @@ static void test_names(void **state) {
 
 /* ---- damage ---- */
 
-#define CASES 400 /* of each kind and file, spread evenly */
+#define CASES 120 /* of each kind and file, spread evenly */
 
 /* Each file of an event cut at many lengths, with many bytes changed, or full of noise: an event or
  * an error that names a file. */
