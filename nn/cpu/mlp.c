@@ -7,7 +7,7 @@
 #include <string.h>
 
 /* A block's activations, in floats: two such buffers of one thread should stay in its caches. */
-#define BLOCK_FLOATS (96u << 10)
+#define BLOCK_FLOATS (192u << 10)
 #define BLOCK_ROWS_MIN 32u
 #define BLOCK_ROWS_MAX 512u
 #define BLOCK_ROWS_STEP 16u
@@ -39,12 +39,24 @@ static uint32_t block_rows(const tm_mlp_t *mlp) {
     return rows > BLOCK_ROWS_MAX ? BLOCK_ROWS_MAX : rows;
 }
 
-/* c [rows, op->out] (+)= a [rows, width] · columns [first, first + width) of the weight, transposed */
+/* c [rows, op->out] += a [rows, width] · columns [first, first + width) of the weight, transposed.
+ * Always added to what is there: BLAS would take a pass of its own to clear it, and a slow one. */
 static void multiply(const tm_op_t *op, uint32_t first, uint32_t width, const float *a, size_t rows,
-                     bool accumulate, float *c) {
+                     float *c) {
     cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (blasint)rows, (blasint)op->out,
-                (blasint)width, 1.0f, a, (blasint)width, op->weight + first, (blasint)op->in,
-                accumulate ? 1.0f : 0.0f, c, (blasint)op->out);
+                (blasint)width, 1.0f, a, (blasint)width, op->weight + first, (blasint)op->in, 1.0f,
+                c, (blasint)op->out);
+}
+
+/* Every row of block [rows, width] = bias, or 0 where it is NULL. */
+static void start_rows(float *block, size_t rows, size_t width, const float *bias) {
+    if (!bias) {
+        memset(block, 0, rows * width * sizeof *block);
+        return;
+    }
+    for (size_t i = 0; i < rows; i++) {
+        memcpy(block + i * width, bias, width * sizeof *block);
+    }
 }
 
 /* ---- inputs ---- */
@@ -149,8 +161,8 @@ static float *run_layers(const tm_run_t *run, uint32_t first, const float *bias,
             if (op->out == 1) {
                 kernels->matvec(block, rows, op->in, op->weight, op->bias ? op->bias[0] : 0, other);
             } else {
-                multiply(op, 0, op->in, block, rows, false, other);
-                bias = op->bias;
+                start_rows(other, rows, op->out, op->bias);
+                multiply(op, 0, op->in, block, rows, other);
             }
             float *swap = block;
             block = other;
@@ -197,7 +209,7 @@ static void first_layer(const tm_run_t *run, uint32_t row, uint32_t rows, float 
             } else {
                 fill(run->cpu, part, row, rows, other, part->width);
             }
-            multiply(op, column, part->width, a, rows, true, block);
+            multiply(op, column, part->width, a, rows, block);
         }
         column += part->width;
     }
@@ -241,7 +253,10 @@ static void multiply_table(const tm_run_t *run, const tm_part_t *part, uint32_t 
     for (uint32_t b = 0; b < blocks; b++) {
         uint32_t row = b * step;
         uint32_t rows = part->data_rows - row < step ? part->data_rows - row : step;
-        multiply(op, column, part->width, part->data + (size_t)row * part->width, rows, accumulate,
+        if (!accumulate) {
+            start_rows(table + (size_t)row * op->out, rows, op->out, NULL);
+        }
+        multiply(op, column, part->width, part->data + (size_t)row * part->width, rows,
                  table + (size_t)row * op->out);
     }
 }
