@@ -1,0 +1,189 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Draws docs/results/*.csv as SVG beside them.
+
+    python3 -m venv plot-venv && plot-venv/bin/pip install matplotlib
+    plot-venv/bin/python tests/bench/plot.py [FOLDER]      (docs/results)
+
+A file that is not there is left out. Colours: Okabe and Ito's, which colour-blind readers can tell apart.
+"""
+import csv
+import os
+import sys
+
+import matplotlib
+
+matplotlib.use("svg")
+import matplotlib.pyplot as plt  # noqa: E402
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter  # noqa: E402
+
+BLUE, ORANGE, GREEN, PINK, SKY, RED, YELLOW, GREY = (
+    "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#8C8C8C")
+STAGES = {"features": GREY, "embed": BLUE, "radius": ORANGE, "filter": GREEN, "gnn": SKY, "tracks": RED}
+
+plt.rcParams.update({
+    "svg.hashsalt": "trackmill",  # the same drawing from the same figures, byte for byte
+    "svg.fonttype": "none", "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans", "Helvetica", "Arial", "sans-serif"], "font.size": 10,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 11, "axes.titlelocation": "left",
+    "axes.grid": True, "axes.axisbelow": True, "grid.color": "#E4E4E4", "grid.linewidth": 0.8,
+    "legend.frameon": False, "figure.constrained_layout.use": True,
+})
+
+
+def read(folder, name):
+    path = os.path.join(folder, name + ".csv")
+    if not os.path.exists(path):
+        return []
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def save(figure, folder, name):
+    path = os.path.join(folder, name + ".svg")
+    figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)
+    print(path)
+
+
+def machine(row):
+    return "%s, %s cores" % (row["machine"], row["cores"]) if "cores" in row else row["machine"]
+
+
+def plain(value, _=None):
+    return "%g" % value if value < 1000 else "{:,.0f}".format(value).replace(",", "\u2009")
+
+
+def logarithmic(axis, subs=(1,)):
+    axis.set_major_locator(LogLocator(subs=subs))
+    axis.set_major_formatter(FuncFormatter(plain))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def plot_stages(folder):
+    """Stacked bars: one panel for each kind of event, one bar for each number of threads."""
+    kinds = [(k, rows) for k in ("pu40", "pu200") if (rows := read(folder, "stages_" + k))]
+    if not kinds:
+        return
+    figure, panels = plt.subplots(len(kinds), 1, figsize=(7.2, 1.0 + 1.55 * len(kinds)), squeeze=False)
+    for panel, (kind, rows) in zip(panels[:, 0], kinds):
+        threads = sorted({int(r["threads"]) for r in rows})
+        left = dict.fromkeys(threads, 0.0)
+        total = max(float(r["median_ms"]) for r in rows if r["stage"] == "total") / 1000
+        for stage, colour in STAGES.items():
+            for r in rows:
+                if r["stage"] != stage:
+                    continue
+                t, seconds = int(r["threads"]), float(r["median_ms"]) / 1000
+                y = threads.index(t)
+                panel.barh(y, seconds, left=left[t], height=0.62, color=colour, edgecolor="white", linewidth=0.6)
+                if seconds > 0.085 * total:
+                    panel.text(left[t] + seconds / 2, y, "%.2g" % seconds if seconds < 10 else "%.0f" % seconds,
+                               ha="center", va="center", fontsize=8.5,
+                               color="white" if colour in (BLUE, GREEN, RED, GREY) else "black")
+                left[t] += seconds
+        for t in threads:
+            panel.text(left[t] + 0.012 * total, threads.index(t), "%.3g s" % left[t], va="center", fontsize=9, weight="bold")
+        panel.set_xlim(0, 1.12 * total)
+        panel.set_yticks(range(len(threads)), ["%d thread%s" % (t, "" if t == 1 else "s") for t in threads])
+        panel.invert_yaxis()
+        panel.grid(axis="y", visible=False)
+        points = int(rows[0]["points"])
+        panel.set_title("%s event, %s space points, %s radius edges" % (
+            kind.upper(), plain(points), plain(int(rows[0]["radius_edges"]))))
+    panels[-1, 0].set_xlabel("seconds per event")
+    figure.legend([plt.Rectangle((0, 0), 1, 1, color=c) for c in STAGES.values()], STAGES, ncols=len(STAGES),
+                  loc="outside upper center", fontsize=9, handlelength=1, columnspacing=1.4)
+    figure.supxlabel(machine(kinds[0][1][0]) + ", CPU engine", fontsize=8.5, color="#555555")
+    save(figure, folder, "stages")
+
+
+def plot_relay(folder):
+    rows = read(folder, "relay")
+    if not rows:
+        return
+    cases = list(dict.fromkeys(r["case"] for r in rows))
+    figure, panel = plt.subplots(figsize=(7.2, 3.2))
+    for shift, (relay, label, colour) in ((-0.16, ("bare", "bare libzmq relay", GREY)),
+                                          (0.16, ("trackmill", "trackmill-broker", BLUE))):
+        mine = {r["case"]: r for r in rows if r["relay"] == relay}
+        y = [cases.index(c) + shift for c in mine]
+        value = [float(r["median_per_s"]) for r in mine.values()]
+        low = [v - float(r["min_per_s"]) for v, r in zip(value, mine.values())]
+        high = [float(r["max_per_s"]) - v for v, r in zip(value, mine.values())]
+        panel.errorbar(value, y, xerr=[low, high], fmt="o", markersize=7, color=colour, elinewidth=2, label=label)
+        for at, v, up in zip(y, value, high):
+            panel.text((v + up) * 1.12, at, plain(float("%.3g" % v)), va="center", fontsize=8.5)
+    panel.set_xscale("log")
+    panel.set_xlim(left=min(float(r["min_per_s"]) for r in rows) / 1.5, right=max(float(r["max_per_s"]) for r in rows) * 3)
+    logarithmic(panel.xaxis)
+    panel.set_ylim(-0.5, len(cases) - 0.5)
+    panel.set_yticks(range(len(cases)), [c.replace(" window ", ", window ") for c in cases])
+    panel.invert_yaxis()
+    panel.grid(axis="y", visible=False)
+    panel.set_xlabel("requests per second (logarithmic): median, least and greatest run")
+    panel.set_title("The broker against a relay that does nothing")
+    figure.legend(loc="outside upper right", ncols=2, fontsize=9)
+    figure.supxlabel(machine(rows[0]), fontsize=8.5, color="#555555")
+    save(figure, folder, "relay")
+
+
+def plot_training(folder):
+    rows = read(folder, "training")
+    if not rows:
+        return
+    stages = list(dict.fromkeys(r["stage"] for r in rows))
+    figure, panels = plt.subplots(1, len(stages), figsize=(2.7 * len(stages) + 0.6, 3.0), squeeze=False)
+    for panel, stage in zip(panels[0], stages):
+        mine = [r for r in rows if r["stage"] == stage]
+        minutes = [float(r["seconds"]) / 60 for r in mine]
+        panel.plot(minutes, [float(r["loss"]) for r in mine], color=BLUE, linewidth=1.3)
+        panel.set_yscale("log")
+        logarithmic(panel.yaxis, (1, 2, 5))
+        panel.set_title("%s, %s steps" % (stage, plain(int(mine[-1]["step"]))))
+        panel.set_xlabel("minutes")
+    panels[0, 0].set_ylabel("loss (logarithmic)")
+    save(figure, folder, "training")
+
+
+def plot_memory(folder):
+    rows = [r for r in read(folder, "memory") if r["measure"].split()[0] in ("broker", "worker", "client")]
+    if not rows:
+        return
+    figure, panel = plt.subplots(figsize=(7.2, 4.6))
+    keys = list(dict.fromkeys((r["measure"].split()[0], r["event"], r["setting"]) for r in rows))
+    keys.sort(key=lambda k: ("broker", "worker", "client").index(k[0]))
+    colours = {"broker": BLUE, "worker": ORANGE, "client": GREEN}
+    for y, key in enumerate(keys):
+        value = {r["measure"].split()[1]: float(r["median"]) for r in rows
+                 if (r["measure"].split()[0], r["event"], r["setting"]) == key}
+        panel.plot([value["resident"], value["peak"]], [y, y], color=colours[key[0]], linewidth=2)
+        panel.plot(value["resident"], y, "o", markersize=7, color=colours[key[0]])
+        panel.plot(value["peak"], y, "|", markersize=12, markeredgewidth=2, color=colours[key[0]])
+        panel.text(value["peak"] * 1.1, y, plain(float("%.3g" % value["peak"])), va="center", fontsize=8.5)
+    panel.set_xscale("log")
+    panel.set_xlim(left=5, right=1.6 * max(float(r["median"]) for r in rows))
+    logarithmic(panel.xaxis, (1, 2, 5))
+    panel.set_yticks(range(len(keys)), ["%s, %s%s" % (who, setting, "" if event == "none" else " (%s)" % event.upper())
+                                        for who, event, setting in keys])
+    panel.tick_params(axis="y", labelsize=8.5)
+    panel.invert_yaxis()
+    panel.grid(axis="y", visible=False)
+    panel.set_xlabel("MiB (logarithmic): dot resident afterwards, line and number peak")
+    panel.set_title("Memory of the programs")
+    figure.supxlabel(machine(rows[0]), fontsize=8.5, color="#555555")
+    save(figure, folder, "memory")
+
+
+def main():
+    folder = sys.argv[1] if len(sys.argv) > 1 else os.path.join(
+        os.path.dirname(os.path.abspath(__file__)), "..", "..", "docs", "results")
+    folder = os.path.normpath(folder)
+    if not os.path.isdir(folder):
+        sys.exit("plot.py: %s: no such folder" % folder)
+    for plot in (plot_stages, plot_relay, plot_training, plot_memory):
+        plot(folder)
+
+
+if __name__ == "__main__":
+    main()
