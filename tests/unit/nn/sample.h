@@ -34,7 +34,8 @@ tm_points_t tm_sample_points(uint32_t n, uint64_t *state);
 /* About n_edges random edges between n points, sorted, none twice; free .src and .dst. */
 tm_edges_t tm_sample_edges(uint32_t n, uint32_t n_edges, uint64_t *state);
 
-/* ‖a − b‖ / ‖b‖ must be below `limit`; `what` is for the message. */
+/* ‖a − b‖ / ‖b‖ must be below `limit` (of less than 64 values: ‖b‖ counts as at least 1); `what` is
+ * for the message. */
 void tm_sample_assert_close(const float *a, const float *b, size_t n, double limit,
                             const char *what);
 void tm_sample_assert_same_edges(const tm_edges_t *a, const tm_edges_t *b);
