@@ -83,7 +83,8 @@ def plot_stages(folder):
                                color="white" if colour in (BLUE, GREEN, RED, GREY) else "black")
                 left[t] += seconds
         for t in threads:
-            panel.text(left[t] + 0.012 * total, threads.index(t), "%.3g s" % left[t], va="center", fontsize=9, weight="bold")
+            sum_s = next(float(r["median_ms"]) / 1000 for r in rows if r["stage"] == "total" and int(r["threads"]) == t)
+            panel.text(left[t] + 0.012 * total, threads.index(t), "%.3g s" % sum_s, va="center", fontsize=9, weight="bold")
         panel.set_xlim(0, 1.12 * total)
         panel.set_yticks(range(len(threads)), ["%d thread%s" % (t, "" if t == 1 else "s") for t in threads])
         panel.invert_yaxis()
@@ -147,7 +148,7 @@ def plot_training(folder):
 
 
 def plot_memory(folder):
-    rows = [r for r in read(folder, "memory") if r["measure"].split()[0] in ("broker", "worker", "client")]
+    rows = [r for r in read(folder, "memory") if r["measure"].split()[1] in ("resident", "peak")]
     if not rows:
         return
     figure, panel = plt.subplots(figsize=(7.2, 4.6))

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * What the client library costs the job that uses it: memory, bytes on the wire, processor time, and
- * how late the answer to a hopeless request is. Prints the lines of docs/results/client.csv.
+ * how late the answer to a hopeless request is. Prints CSV; tests/bench/study makes it part of its own.
  *
  * Broker and workers are real and run as processes of their own; the back end is the mock, so that
  * nothing but the way there and back is measured.
