@@ -298,14 +298,21 @@ def _csv(file: Path, data: bytes, module_id: bool) -> tuple[dict[str, Array], Ar
             raise FileError(f"{file}: hit_id {values[counts > 1][0]} is there twice")
     columns: dict[str, Array] = {axis: points.singles(name) for axis, name in zip("xyz", axes, strict=True)}
     cells = _beside(file, prefix, "-cells.csv")
-    if cells is not None:
-        columns |= _clusters(cells, ids, trackml)
     if module_id:
         if trackml and {"volume_id", "layer_id", "module_id"} <= set(points.names):
             parts = [points.unsigned(name) for name in ("volume_id", "layer_id", "module_id")]
             columns["module_id"] = _identifier(*parts)
         elif geometry and geometry in points.names:
             columns["module_id"] = points.unsigned(geometry)
+    if cells is not None:
+        columns |= _clusters(cells, ids, trackml)
+        if module_id and "module_id" not in columns and "geometry_id" in cells.names:
+            owners, values = (
+                cells.unsigned(cells.first("measurement_id", "hit_id")),
+                cells.unsigned("geometry_id"),
+            )
+            of_cluster = dict(zip(owners.tolist(), values.tolist(), strict=True))
+            columns["module_id"] = np.array([of_cluster.get(i, 0) for i in ids.tolist()], np.uint64)
     return columns, ids
 
 

@@ -68,6 +68,7 @@ def as_tracks(found: Found, n_points: int) -> dict[str, Array]:
         offsets, indices, scores = (np.asarray(part) for part in found)
     else:
         rows = [np.asarray(candidate) for candidate in found]
+        rows = [candidate for candidate in rows if len(candidate)]  # an empty one is float64
         offsets = np.cumsum([0] + [len(candidate) for candidate in rows])
         indices = np.concatenate(rows) if rows else np.empty(0, np.int64)
         scores = np.ones(len(rows), np.float32)
@@ -421,7 +422,7 @@ class Worker:
                     session.link.socket, zmq.POLLIN | (zmq.POLLOUT if session.link.waiting else 0)
                 )
                 poller.register(session.link.monitor, zmq.POLLIN)
-        if not self._events:
+        if not self._events and not self._over():
             poller.poll(int(max(0.0, min(self._wake_times(now)) - now) * 1000) + 1)
         now = time.monotonic()
         self._bell.silence()
