@@ -1,10 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "nn/engine.h"
 
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 #include "nn/stages.h"
+#ifdef TM_HAVE_CUDA
+#include "nn/cuda/cuda.h"
+#endif
+
+#define NO_GPU (-1)
 
 struct tm_engine {
     const tm_stages_t *stages;
@@ -40,28 +49,137 @@ static tm_status_t end_stage(run_t *run, const char *name, tm_status_t status) {
     return status;
 }
 
-tm_status_t tm_engine_new_on(const tm_stages_t *stages, const tm_pipeline_t *pipeline,
-                             const tm_engine_options_t *options, tm_engine_t **out,
-                             tm_error_t *err) {
-    tm_engine_t *engine = calloc(1, sizeof *engine);
-    if (!engine) {
-        return tm_error_set(err, TM_E_NO_MEMORY, "no memory for an engine");
+/* ---- devices ---- */
+
+#ifdef TM_HAVE_CUDA
+static int count_gpus(tm_error_t *err) {
+    return tm_cuda_count(err);
+}
+
+static tm_status_t open_gpu(const tm_pipeline_t *pipeline, int ordinal, tm_device_t **out,
+                            tm_error_t *err) {
+    const tm_cuda_options_t options = {.ordinal = ordinal};
+    return tm_cuda_open(pipeline, &options, out, err);
+}
+
+static void name_gpu(int ordinal, char *name, size_t bytes) {
+    tm_cuda_name(ordinal, name, bytes);
+}
+#else
+static int count_gpus(tm_error_t *err) {
+    tm_error_set(err, TM_E_BACKEND,
+                 "no GPU: this program was built without CUDA (cmake -DTM_CUDA=ON)");
+    return 0;
+}
+
+static tm_status_t open_gpu(const tm_pipeline_t *pipeline, int ordinal, tm_device_t **out,
+                            tm_error_t *err) {
+    (void)pipeline;
+    (void)ordinal;
+    (void)out;
+    count_gpus(err);
+    return TM_E_BACKEND;
+}
+
+static void name_gpu(int ordinal, char *name, size_t bytes) {
+    (void)ordinal;
+    snprintf(name, bytes, "unknown");
+}
+#endif
+
+/* The GPU that the options ask for, or NO_GPU for the CPU. */
+static tm_status_t choose_device(const tm_engine_options_t *options, int *ordinal,
+                                 tm_error_t *err) {
+    const char *device = options && options->device ? options->device : "auto";
+    *ordinal = NO_GPU;
+    if (strcmp(device, "cpu") == 0) {
+        return TM_OK;
     }
-    engine->stages = stages;
-    engine->pipeline = pipeline;
-    tm_status_t status =
-        stages->open(pipeline, options ? options->threads : 0, &engine->device, err);
+    if (strcmp(device, "auto") == 0) {
+        *ordinal = count_gpus(NULL) > 0 ? 0 : NO_GPU;
+        return TM_OK;
+    }
+    long number = 0;
+    char *end = NULL;
+    if (strncmp(device, "cuda:", 5) == 0 && device[5] >= '0' && device[5] <= '9') {
+        errno = 0;
+        number = strtol(device + 5, &end, 10);
+    }
+    bool known = strcmp(device, "cuda") == 0 || (end && !*end && !errno && number <= INT_MAX);
+    if (!known) {
+        return tm_error_set(err, TM_E_ARGUMENT,
+                            "device '%s': say auto, cpu, cuda or cuda:N with N from 0", device);
+    }
+    int count = count_gpus(err);
+    if (count == 0) {
+        return TM_E_BACKEND;
+    }
+    if (number >= count) {
+        return tm_error_set(err, TM_E_BACKEND, "device '%s': this machine has cuda:0 to cuda:%d",
+                            device, count - 1);
+    }
+    *ordinal = (int)number;
+    return TM_OK;
+}
+
+tm_status_t tm_engine_describe(const tm_engine_options_t *options, char *text, size_t bytes,
+                               tm_error_t *err) {
+    int ordinal = NO_GPU;
+    int threads = options ? options->threads : 0;
+    tm_status_t status = choose_device(options, &ordinal, err);
     if (status != TM_OK) {
-        free(engine);
         return status;
     }
+    if (ordinal != NO_GPU) {
+        char name[TM_NAME_MAX];
+        name_gpu(ordinal, name, sizeof name);
+        snprintf(text, bytes, "cuda:%d %s", ordinal, name);
+    } else if (threads > 0) {
+        snprintf(text, bytes, "cpu, %d thread%s", threads, threads == 1 ? "" : "s");
+    } else {
+        snprintf(text, bytes, "cpu");
+    }
+    return TM_OK;
+}
+
+/* ---- life ---- */
+
+/* Takes the device, also on failure. */
+static tm_status_t wrap(const tm_pipeline_t *pipeline, tm_device_t *device, tm_engine_t **out,
+                        tm_error_t *err) {
+    tm_engine_t *engine = calloc(1, sizeof *engine);
+    if (!engine) {
+        device->stages->close(&device);
+        return tm_error_set(err, TM_E_NO_MEMORY, "no memory for an engine");
+    }
+    engine->stages = device->stages;
+    engine->pipeline = pipeline;
+    engine->device = device;
     *out = engine;
     return TM_OK;
 }
 
+tm_status_t tm_engine_new_on(const tm_stages_t *stages, const tm_pipeline_t *pipeline,
+                             const tm_engine_options_t *options, tm_engine_t **out,
+                             tm_error_t *err) {
+    tm_device_t *device = NULL;
+    tm_status_t status = stages->open(pipeline, options ? options->threads : 0, &device, err);
+    return status == TM_OK ? wrap(pipeline, device, out, err) : status;
+}
+
 tm_status_t tm_engine_new(const tm_model_t *model, const tm_engine_options_t *options,
                           tm_engine_t **out, tm_error_t *err) {
-    return tm_engine_new_on(&tm_stages_cpu, tm_model_pipeline(model), options, out, err);
+    const tm_pipeline_t *pipeline = tm_model_pipeline(model);
+    int ordinal = NO_GPU;
+    tm_device_t *device = NULL;
+    tm_status_t status = choose_device(options, &ordinal, err);
+    if (status == TM_OK && ordinal == NO_GPU) {
+        return tm_engine_new_on(&tm_stages_cpu, pipeline, options, out, err);
+    }
+    if (status == TM_OK) {
+        status = open_gpu(pipeline, ordinal, &device, err);
+    }
+    return status == TM_OK ? wrap(pipeline, device, out, err) : status;
 }
 
 void tm_engine_destroy(tm_engine_t **p) {

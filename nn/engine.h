@@ -9,6 +9,7 @@
 #ifndef TM_NN_ENGINE_H
 #define TM_NN_ENGINE_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #include "wire/columns.h"
@@ -36,7 +37,16 @@ const tm_model_info_t *tm_model_info(const tm_model_t *model);
 
 typedef struct {
     int threads; /* OpenMP threads of this engine; 0: as many as the process may use */
+    /* "cpu", "cuda:0" (a GPU by its number), "cuda" (the first); NULL or "auto": a GPU where the machine
+     * has one and the engine was built for it, else the CPU */
+    const char *device;
 } tm_engine_options_t;
+
+/* What tm_engine_new takes for these options here, in words: "cuda:0 NVIDIA H200", "cpu, 4 threads"
+ * ("cpu" where threads is 0). TM_E_ARGUMENT: no such device is known; TM_E_BACKEND: there is no such
+ * GPU, or this program was built without CUDA. The text says how to mend it. */
+tm_status_t tm_engine_describe(const tm_engine_options_t *options, char *text, size_t bytes,
+                               tm_error_t *err);
 
 tm_status_t tm_engine_new(const tm_model_t *model, const tm_engine_options_t *options,
                           tm_engine_t **out, tm_error_t *err);
