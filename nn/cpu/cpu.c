@@ -7,9 +7,15 @@
 #include <string.h>
 
 #define CACHE_LINE 64
+#define POINTS_PER_THREAD 500
 
 tm_status_t tm_cpu_check_cancelled(const tm_cpu_t *cpu, tm_error_t *err) {
     return tm_cpu_cancelled(cpu) ? tm_error_set(err, TM_E_CANCELLED, "cancelled") : TM_OK;
+}
+
+void tm_cpu_choose_threads(tm_cpu_t *cpu, uint32_t n) {
+    uint32_t worth = n / POINTS_PER_THREAD + 1;
+    cpu->threads = worth < (uint32_t)cpu->threads_max ? (int)worth : cpu->threads_max;
 }
 
 tm_status_t tm_cpu_scratch_reserve(tm_cpu_t *cpu, size_t bytes, tm_error_t *err) {
@@ -18,7 +24,7 @@ tm_status_t tm_cpu_scratch_reserve(tm_cpu_t *cpu, size_t bytes, tm_error_t *err)
         return TM_OK;
     }
     tm_status_t status =
-        tm_buffer_reserve(&cpu->scratch, (size_t)cpu->threads, each, "working memory", err);
+        tm_buffer_reserve(&cpu->scratch, (size_t)cpu->threads_max, each, "working memory", err);
     cpu->scratch_bytes = status == TM_OK ? each : 0;
     return status;
 }
@@ -86,8 +92,9 @@ static tm_status_t cpu_open(const tm_pipeline_t *pipeline, int threads, tm_devic
     cpu->device.stages = &tm_stages_cpu;
     cpu->device.pipeline = pipeline;
     cpu->kernels = tm_cpu_kernels();
-    cpu->threads = threads > 0 ? threads : omp_get_max_threads();
-    cpu->radius = tm_radius_new(cpu->threads);
+    cpu->threads_max = threads > 0 ? threads : omp_get_max_threads();
+    cpu->threads = cpu->threads_max;
+    cpu->radius = tm_radius_new(cpu->threads_max);
     if (!cpu->radius) {
         free(cpu);
         return tm_error_set(err, TM_E_NO_MEMORY, "no memory for an engine");

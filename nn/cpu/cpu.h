@@ -18,9 +18,10 @@ typedef struct tm_radius tm_radius_t; /* nn/cpu/radius.c */
 typedef struct {
     tm_device_t device; /* must come first: stages get a tm_device_t and cast */
     const tm_kernels_t *kernels;
-    int threads;
+    int threads_max; /* asked for */
+    int threads;     /* used for the present event: see tm_cpu_choose_threads */
 
-    tm_buffer_t scratch; /* threads * scratch_bytes: see tm_cpu_scratch */
+    tm_buffer_t scratch; /* threads_max * scratch_bytes: see tm_cpu_scratch */
     size_t scratch_bytes;
     tm_buffer_t table_a, table_b; /* mlp: the first layer's products per node */
 
@@ -44,6 +45,10 @@ static inline bool tm_cpu_cancelled(const tm_cpu_t *cpu) {
 
 /* TM_OK, or TM_E_CANCELLED with its text. */
 tm_status_t tm_cpu_check_cancelled(const tm_cpu_t *cpu, tm_error_t *err);
+
+/* Sets how many threads an event of n points is worth. Few points are done sooner by one thread than
+ * two threads meet, the more so where other programs keep a processor busy. */
+void tm_cpu_choose_threads(tm_cpu_t *cpu, uint32_t n);
 
 /* Makes every thread's scratch at least this large; called outside parallel regions. */
 tm_status_t tm_cpu_scratch_reserve(tm_cpu_t *cpu, size_t bytes, tm_error_t *err);

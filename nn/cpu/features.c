@@ -89,6 +89,7 @@ tm_status_t tm_cpu_features(tm_device_t *device, const tm_columns_t *event, uint
                             tm_points_t *points, const float **features, tm_error_t *err) {
     tm_cpu_t *cpu = (tm_cpu_t *)device;
     const tm_pipeline_t *pipeline = device->pipeline;
+    tm_cpu_choose_threads(cpu, n);
     tm_status_t status =
         tm_buffer_reserve(&cpu->points, (size_t)n * RAW_ARRAYS, sizeof(float), "coordinates", err);
     if (status == TM_OK) {
