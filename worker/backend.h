@@ -20,11 +20,14 @@ typedef struct tm_backend {
     const char *name; /* "gnn", "mock" */
 
     /* Loads what is shared by all slots. `arguments` are the strings of the repeated option --model
-     * (files for gnn, "key=value" settings for mock). On success *state is the back end's own and
+     * (files for gnn, "key=value" settings for mock); `device` that of --device ("cuda:0"), or NULL,
+     * borrowed until unload.
+     * On success *state is the back end's own and
      * *models and *n_models (room for TM_MODELS_MAX) say what it serves. */
     tm_status_t (*load)(const char *const *arguments, int n_arguments, int threads_per_slot,
-                        void **state, tm_model_id_t *models, uint32_t *n_models, tm_error_t *err);
-    /* "cpu, 2 threads": for people; borrowed from the state. */
+                        const char *device, void **state, tm_model_id_t *models, uint32_t *n_models,
+                        tm_error_t *err);
+    /* "cpu, 2 threads", "cuda:0 NVIDIA H200": for people; borrowed from the state. */
     const char *(*device)(void *state);
     tm_status_t (*open)(void *state, void **slot, tm_error_t *err);
     /* One request for models[model]. *cancelled turns non-zero when the answer is not wanted any

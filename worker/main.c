@@ -23,8 +23,8 @@ static int serve(tm_options_t *options) {
     tm_error_t error;
     int code = TM_EXIT_FAILURE;
 
-    if (backend->load(options->model, options->n_models, options->threads, &state, models,
-                      &identity->n_models, &error) != TM_OK) {
+    if (backend->load(options->model, options->n_models, options->threads, options->device, &state,
+                      models, &identity->n_models, &error) != TM_OK) {
         fprintf(stderr, "trackmill-worker: %s\n", error.text);
         return code;
     }

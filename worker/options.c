@@ -30,6 +30,7 @@ const char tm_options_help[] =
     "                           version, hash\n"
     "  --slots N                events computed at once (default 1)\n"
     "  --threads N              threads of each slot (default: processors / slots)\n"
+    "  --device DEVICE          gnn: cpu, cuda or cuda:N (default auto: a GPU where there is one)\n"
     "  --name NAME              for people, in logs and answers (default HOST:PID)\n"
     "  --attempt-timeout S      an event that takes longer means a hang: exit (default 120)\n"
     "  --connect-timeout S      give up if no broker answers for so long (default 0: never)\n"
@@ -136,6 +137,7 @@ enum {
     OPT_MODEL,
     OPT_SLOTS,
     OPT_THREADS,
+    OPT_DEVICE,
     OPT_NAME,
     OPT_ATTEMPT_TIMEOUT,
     OPT_CONNECT_TIMEOUT,
@@ -151,6 +153,7 @@ static const struct option long_options[] = {
     {"model", required_argument, NULL, OPT_MODEL},
     {"slots", required_argument, NULL, OPT_SLOTS},
     {"threads", required_argument, NULL, OPT_THREADS},
+    {"device", required_argument, NULL, OPT_DEVICE},
     {"name", required_argument, NULL, OPT_NAME},
     {"attempt-timeout", required_argument, NULL, OPT_ATTEMPT_TIMEOUT},
     {"connect-timeout", required_argument, NULL, OPT_CONNECT_TIMEOUT},
@@ -196,6 +199,9 @@ static tm_status_t set_option(tm_options_t *options, raw_t *raw, int option, cha
         return parse_number("slots", argument, 1, TM_SLOTS_MAX, &raw->slots, err);
     case OPT_THREADS:
         return parse_number("threads", argument, 1, THREADS_MAX, &raw->threads, err);
+    case OPT_DEVICE:
+        options->device = argument;
+        return TM_OK;
     case OPT_NAME:
         if (strlen(argument) == 0 || strlen(argument) > TM_NAME_MAX) {
             return tm_error_set(err, TM_E_ARGUMENT, "--name: expected 1 to %d bytes", TM_NAME_MAX);

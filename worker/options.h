@@ -13,7 +13,8 @@ typedef struct {
     const tm_backend_t *backend;
     const char *model[TM_OPTIONS_ARGUMENTS_MAX]; /* borrowed from argv */
     int n_models;
-    int threads; /* per slot */
+    int threads;        /* per slot */
+    const char *device; /* borrowed from argv; NULL: the back end chooses */
     bool help, version;
     char name[TM_NAME_MAX + 1];
     char brokers[TM_OPTIONS_TEXT_MAX]; /* what session.broker points into */

@@ -328,6 +328,8 @@ int tm_cmd_find(int argc, char **argv) {
          &options.finder.in_flight, 1, TM_CLIENT_WINDOW},
         {"threads", "N", "of the embedded engine (0: all)", TM_OPTION_COUNT,
          &options.finder.threads, 0, 1024},
+        {"device", "DEVICE", "of the embedded engine: auto, cpu, cuda or cuda:N (auto)",
+         TM_OPTION_TEXT, &options.finder.device, 0, 0},
         {"with-module-id", NULL, "send the module ids too (for other back ends)", TM_OPTION_FLAG,
          &options.finder.with_module_id, 0, 0},
         {"quiet", NULL, "print nothing but faults", TM_OPTION_FLAG, &options.quiet, 0, 0},

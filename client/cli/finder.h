@@ -36,6 +36,7 @@ typedef struct {
     uint32_t deadline_ms; /* per event */
     uint32_t in_flight;   /* events at a broker at once */
     uint32_t threads;     /* of the engine; 0: all */
+    const char *device;   /* of the engine (tm_engine_options_t); NULL: chosen here */
     bool with_module_id;  /* send the module ids along */
 } tm_finder_options_t;
 

@@ -93,9 +93,14 @@ tm_status_t tm_finder_open_engine(tm_finder_t *finder, tm_error_t *err) {
         return tm_error_set(err, TM_E_NOT_FOUND, "model %s: the file has version %s",
                             finder->options.model, info->version);
     }
-    snprintf(finder->about, sizeof finder->about, "%s@%s, embedded engine", info->name,
-             info->version);
-    return tm_engine_new(state->model,
-                         &(tm_engine_options_t){.threads = (int)finder->options.threads},
-                         &state->engine, err);
+    const tm_engine_options_t options = {.threads = (int)finder->options.threads,
+                                         .device = finder->options.device};
+    char device[2 * TM_NAME_MAX];
+    status = tm_engine_describe(&options, device, sizeof device, err);
+    if (status != TM_OK) {
+        return status;
+    }
+    snprintf(finder->about, sizeof finder->about, "%s@%s, embedded engine on %s", info->name,
+             info->version, device);
+    return tm_engine_new(state->model, &options, &state->engine, err);
 }

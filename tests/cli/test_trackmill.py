@@ -311,5 +311,17 @@ class SharedData(Case):
         self.assertAlmostEqual(total["trackml"], 1.0)
 
 
+class Device(Case):
+    EVENT = os.path.join(harness.SOURCE, "tests", "data", "event000000010.npz.xz")
+
+    def test_cpu(self):
+        self.assertRuns(run("find", "--quiet", "--device", "cpu", self.EVENT))
+
+    def test_unknown(self):
+        done = run("find", "--quiet", "--device", "abacus", self.EVENT)
+        self.assertNotEqual(done.code, 0)
+        self.assertIn("device 'abacus': say auto, cpu, cuda or cuda:N", done.err)
+
+
 if __name__ == "__main__":
     unittest.main(argv=sys.argv[:1], verbosity=1)

@@ -13,7 +13,7 @@
 typedef struct {
     tm_model_t *model[TM_MODELS_MAX];
     uint32_t n;
-    int threads;
+    tm_engine_options_t options; /* device: borrowed from the caller of load */
     char device[DEVICE_MAX_BYTES];
 } gnn_t;
 
@@ -60,8 +60,8 @@ static tm_status_t load_one(gnn_t *gnn, const char *path, tm_model_id_t *models,
 }
 
 static tm_status_t gnn_load(const char *const *arguments, int n_arguments, int threads_per_slot,
-                            void **state, tm_model_id_t *models, uint32_t *n_models,
-                            tm_error_t *err) {
+                            const char *device, void **state, tm_model_id_t *models,
+                            uint32_t *n_models, tm_error_t *err) {
     if (n_arguments < 1 || n_arguments > TM_MODELS_MAX) {
         return tm_error_set(err, TM_E_ARGUMENT,
                             "%d model files: the gnn back end needs 1 to %d (--model FILE)",
@@ -72,11 +72,15 @@ static tm_status_t gnn_load(const char *const *arguments, int n_arguments, int t
         return tm_error_set(err, TM_E_NO_MEMORY, "no memory for the gnn back end");
     }
     void *made = gnn;
-    gnn->threads = threads_per_slot;
-    snprintf(gnn->device, sizeof gnn->device, "cpu, %d thread%s", threads_per_slot,
-             threads_per_slot == 1 ? "" : "s");
+    gnn->options.threads = threads_per_slot;
+    gnn->options.device = device;
+    tm_status_t status = tm_engine_describe(&gnn->options, gnn->device, sizeof gnn->device, err);
+    if (status != TM_OK) {
+        gnn_unload(&made);
+        return status;
+    }
     for (int i = 0; i < n_arguments; i++) {
-        tm_status_t status = load_one(gnn, arguments[i], models, err);
+        status = load_one(gnn, arguments[i], models, err);
         if (status != TM_OK) {
             gnn_unload(&made);
             return status;
@@ -118,8 +122,8 @@ static tm_status_t gnn_run(void *handle, uint32_t model, const tm_columns_t *in,
     gnn_slot_t *slot = handle;
     tm_status_t status = TM_OK;
     if (slot->engine[model] == NULL) {
-        tm_engine_options_t options = {.threads = slot->gnn->threads};
-        status = tm_engine_new(slot->gnn->model[model], &options, &slot->engine[model], err);
+        status =
+            tm_engine_new(slot->gnn->model[model], &slot->gnn->options, &slot->engine[model], err);
     }
     if (status == TM_OK) {
         tm_tracks_clear(&slot->tracks);

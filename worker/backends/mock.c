@@ -166,9 +166,10 @@ static tm_status_t parse_argument(mock_t *mock, const char *argument, tm_error_t
 /* ---- the back end ---- */
 
 static tm_status_t mock_load(const char *const *arguments, int n_arguments, int threads_per_slot,
-                             void **state, tm_model_id_t *models, uint32_t *n_models,
-                             tm_error_t *err) {
+                             const char *device, void **state, tm_model_id_t *models,
+                             uint32_t *n_models, tm_error_t *err) {
     (void)threads_per_slot;
+    (void)device;
     mock_t *mock = calloc(1, sizeof *mock);
     if (mock == NULL) {
         return tm_error_set(err, TM_E_NO_MEMORY, "no memory for the mock back end");

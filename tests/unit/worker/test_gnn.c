@@ -54,7 +54,7 @@ static void *load(int n, tm_model_id_t *models) {
     uint32_t n_models = 0;
     void *state = NULL;
     tm_error_t err = {0};
-    if (tm_backend_gnn.load(arguments, n, 1, &state, models, &n_models, &err) != TM_OK) {
+    if (tm_backend_gnn.load(arguments, n, 1, "cpu", &state, models, &n_models, &err) != TM_OK) {
         fail_msg("%s", err.text);
     }
     assert_int_equal(n_models, n);
@@ -65,7 +65,7 @@ static void *load(int n, tm_model_id_t *models) {
 static void find_directly(int i, const tm_columns_t *columns, tm_tracks_t *tracks) {
     tm_model_t *model;
     tm_engine_t *engine;
-    tm_engine_options_t options = {.threads = 1};
+    tm_engine_options_t options = {.threads = 1, .device = "cpu"};
     tm_error_t err;
     assert_int_equal(tm_model_load(path[i], &model, &err), TM_OK);
     assert_int_equal(tm_engine_new(model, &options, &engine, &err), TM_OK);
@@ -154,12 +154,22 @@ static void test_bad_files(void **unused) {
     void *state = NULL;
     tm_error_t err = {0};
     const char *missing[] = {path[0], "/nonexistent/model.safetensors"};
-    assert_int_not_equal(tm_backend_gnn.load(missing, 2, 1, &state, models, &n, &err), TM_OK);
+    assert_int_not_equal(tm_backend_gnn.load(missing, 2, 1, "cpu", &state, models, &n, &err),
+                         TM_OK);
     assert_non_null(strstr(err.text, "/nonexistent/model.safetensors"));
     const char *twice[] = {path[0], path[0]};
-    assert_int_equal(tm_backend_gnn.load(twice, 2, 1, &state, models, &n, &err), TM_E_ARGUMENT);
+    assert_int_equal(tm_backend_gnn.load(twice, 2, 1, "cpu", &state, models, &n, &err),
+                     TM_E_ARGUMENT);
     assert_non_null(strstr(err.text, "was given before"));
-    assert_int_equal(tm_backend_gnn.load(NULL, 0, 1, &state, models, &n, &err), TM_E_ARGUMENT);
+    assert_int_equal(tm_backend_gnn.load(NULL, 0, 1, "cpu", &state, models, &n, &err),
+                     TM_E_ARGUMENT);
+    assert_null(state);
+    assert_int_equal(tm_backend_gnn.load(missing, 1, 1, "abacus", &state, models, &n, &err),
+                     TM_E_ARGUMENT);
+    assert_non_null(strstr(err.text, "abacus"));
+    /* whatever this machine has, so many GPUs it has not */
+    assert_int_equal(tm_backend_gnn.load(missing, 1, 1, "cuda:999", &state, models, &n, &err),
+                     TM_E_BACKEND);
     assert_null(state);
 }
 

@@ -18,7 +18,7 @@ static tm_status_t load(const char *a, const char *b, void **state, tm_model_id_
     const char *arguments[] = {a, b};
     int n = (a != NULL ? 1 : 0) + (b != NULL ? 1 : 0);
     uint32_t n_models = 0;
-    tm_status_t status = tm_backend_mock.load(arguments, n, 1, state, model, &n_models, err);
+    tm_status_t status = tm_backend_mock.load(arguments, n, 1, NULL, state, model, &n_models, err);
     if (status == TM_OK) {
         assert_int_equal(n_models, 1);
     }

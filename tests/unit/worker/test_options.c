@@ -10,7 +10,7 @@
 
 #include "worker/options.h"
 
-#define ARGUMENTS_MAX 24
+#define ARGUMENTS_MAX 32
 
 /* Splits `line` at blanks into an argv of its own. */
 static tm_status_t parse(const char *line, tm_options_t *options, tm_error_t *err) {
@@ -41,6 +41,7 @@ static void test_defaults(void **unused) {
     assert_int_equal(options.session.connect_timeout_ms, 0);
     assert_int_equal(options.session.exit_when_idle_ms, 0);
     assert_true(options.threads >= 1);
+    assert_null(options.device);
     assert_true(strlen(options.session.identity.name) > 0);
 }
 
@@ -48,11 +49,12 @@ static void test_all(void **unused) {
     (void)unused;
     static tm_options_t options;
     tm_error_t err;
-    assert_int_equal(parse("--broker tcp://a:1,tcp://b:2 --backend mock --broker tcp://c:3 "
-                           "--model time_ms=1 --model bytes=2 --slots 3 --threads 5 --name w "
-                           "--attempt-timeout 7 --connect-timeout 8 --exit-when-idle 9",
-                           &options, &err),
-                     TM_OK);
+    assert_int_equal(
+        parse("--broker tcp://a:1,tcp://b:2 --backend mock --broker tcp://c:3 "
+              "--model time_ms=1 --model bytes=2 --slots 3 --threads 5 --device cuda:1 --name w "
+              "--attempt-timeout 7 --connect-timeout 8 --exit-when-idle 9",
+              &options, &err),
+        TM_OK);
     assert_int_equal(options.session.n_brokers, 3);
     assert_string_equal(options.session.broker[0], "tcp://a:1");
     assert_string_equal(options.session.broker[1], "tcp://b:2");
@@ -62,6 +64,7 @@ static void test_all(void **unused) {
     assert_string_equal(options.model[1], "bytes=2");
     assert_int_equal(options.session.identity.slots, 3);
     assert_int_equal(options.threads, 5);
+    assert_string_equal(options.device, "cuda:1");
     assert_string_equal(options.session.identity.name, "w");
     assert_int_equal(options.session.attempt_timeout_ms, 7000);
     assert_int_equal(options.session.connect_timeout_ms, 8000);
