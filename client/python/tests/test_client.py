@@ -75,7 +75,7 @@ def test_bad_events_never_travel(change: dict[str, np.ndarray], words: str) -> N
     with Client("tcp://127.0.0.1:9") as client:
         with pytest.raises(trackmill.BadEventError, match=words):
             client.submit(event() | change)
-        with pytest.raises(trackmill.BadEventError, match="y is missing"):
+        with pytest.raises(trackmill.MissingColumnError, match="column y"):
             client.submit({"x": np.zeros(1), "z": np.zeros(1)})
         with pytest.raises(ValueError, match="no type"):
             client.submit(event() | {"note": np.array(["a"] * 5)})
@@ -283,6 +283,31 @@ def test_unknown_peer_hello_and_again() -> None:
         assert all(request.result(PATIENCE) for request in requests)
 
 
+def test_a_broker_that_keeps_forgetting_is_left() -> None:
+    with Scripted() as broken, Scripted() as other, Client([broken.endpoint, other.endpoint]) as client:
+        request = client.submit(event())
+        for _ in range(4):
+            broken.session()
+            broken.hear(Command.REQUEST)
+            broken.error(3)
+        other.session()
+        other.answer(other.hear(Command.REQUEST))
+        request.result(PATIENCE)
+
+
+def test_busy_makes_the_window_smaller_and_answers_larger() -> None:
+    with Scripted() as broker, Client(broker.endpoint) as client:
+        requests = [client.submit(event()) for _ in range(4)]
+        broker.session(window=4)
+        said = [broker.hear(Command.REQUEST) for _ in requests]
+        for refused in said[1:]:
+            broker.error(10, refused, retry_after_ms=0)
+        broker.nothing(1.0)  # one is there, one is allowed
+        broker.answer(said[0])
+        assert [broker.hear(Command.REQUEST).serial for _ in range(2)] == [2, 3]
+        broker.nothing(0.1)
+
+
 @pytest.mark.parametrize("of_request", [False, True])
 def test_draining(of_request: bool) -> None:
     with Scripted() as first, Scripted() as second, Client([first.endpoint, second.endpoint]) as client:
@@ -433,7 +458,7 @@ def test_as_completed_in_order_of_answers_with_bad_ones() -> None:
         def source() -> Iterator[trackmill.EventLike]:
             for i in range(6):
                 taken.append(i)
-                yield event(seed=i) if i != 3 else {"x": [1.0]}
+                yield event(seed=i) if i != 3 else {"x": [1.0], "y": [], "z": []}
 
         def serve() -> None:
             broker.session()
@@ -481,7 +506,7 @@ def test_asyncio() -> None:
         helper = Helper(serve)
         async with AsyncClient(broker.endpoint, ttl=PATIENCE) as client:
             assert len(await client.find(event())) == 1
-            events: list[trackmill.EventLike] = [event(), {"x": [1.0]}, event(), event()]
+            events: list[trackmill.EventLike] = [event(), {"x": [1.0], "y": [], "z": []}, event(), event()]
             got = {i: future.exception() async for i, future in client.as_completed(events, in_flight=3)}
             assert sorted(got) == [0, 1, 2, 3] and isinstance(got[1], trackmill.BadEventError)
             assert [got[i] for i in (0, 2, 3)] == [None] * 3

@@ -89,6 +89,7 @@ def test_failures(processes: bool) -> None:
             (special(1) | {"z": np.zeros(3, np.float32)}, 20, "column z"),
             (special(1) | {"y": np.zeros(4)}, 20, "column y is float64"),
             ({axis: np.zeros(1, np.float32) for axis in "xyz"}, 21, "n_cells"),
+            ({axis: np.zeros(1, np.float32) for axis in "xy"}, 21, "column z"),
         ]
         for serial, (what, code, words) in enumerate(wants, 1):
             dispatch(broker, serial, what)

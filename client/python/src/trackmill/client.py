@@ -87,7 +87,9 @@ class _Session:
         self.link = link
         self.state = "hello"  # hello, up, leaving
         self.said_hello = now
-        self.window = 1
+        self.window = 1  # the broker's word
+        self.allowed = 1  # of these; less after busy
+        self.unknowns = 0  # unknown_peer in a row
         self.max_payload = limits.PAYLOAD_MAX_BYTES
         self.jobs: set[int] = set()
         self.cancelled: set[int] = set()  # given up here, their last word still to come
@@ -161,7 +163,8 @@ class Client:
     ) -> Request:
         """Copies the event and queues it; does not wait. ttl: seconds from now. priority: 0 is first, 2 last.
 
-        BadEventError, TooLargeError: never travels. BusyError: max_bytes reached, take some answers first.
+        BadEventError, MissingColumnError, TooLargeError: never travels. BusyError: max_bytes reached, take
+        some answers first.
         """
         if os.getpid() != self._pid:
             raise RuntimeError("a client must not be used after fork(); make a new one in the child")
@@ -284,7 +287,7 @@ class _Engine:
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.origin = secrets.randbits(64) or 1
         self.jobs: dict[int, _Job] = {}
-        self.pending: deque[int] = deque()  # may name jobs that have ended
+        self.pending: list[tuple[int, int]] = []  # (priority, serial), a heap; may name jobs that have ended
         self.timers: list[tuple[float, int]] = []  # (time, serial), a heap; as above
         self.session: _Session | None = None
         self.leaving: list[_Session] = []
@@ -340,7 +343,7 @@ class _Engine:
                 yield session.said_hello + _HELLO_S
                 continue
             yield min(link.last_sent, max(link.last_received, session.last_ping)) + link.heartbeat_s
-            yield link.last_received + link.silence_s
+            yield link.silent_at(now)
             if session.paused_until > now:
                 yield session.paused_until
 
@@ -351,7 +354,7 @@ class _Engine:
                 return False
             if what == "submit":
                 self.jobs[argument.serial] = argument
-                self.pending.append(argument.serial)
+                self.wait(argument)
                 heapq.heappush(self.timers, (argument.deadline, argument.serial))
             else:
                 job = self.jobs.get(argument._serial)
@@ -401,11 +404,14 @@ class _Engine:
             session.link.send(Message(Command.CANCEL, {}, self.origin, job.serial), now)
 
     def unsend(self, serials: Iterable[int]) -> None:
-        """Pending again, before those that are younger."""
-        serials = sorted(s for s in serials if s in self.jobs)
+        """Pending again."""
         for serial in serials:
-            self.jobs[serial].on = None
-        self.pending.extendleft(reversed(serials))
+            if serial in self.jobs:
+                self.wait(self.jobs[serial])
+
+    def wait(self, job: _Job) -> None:
+        job.on = None
+        heapq.heappush(self.pending, (job.fields["priority"], job.serial))
 
     def expire(self, now: float) -> None:
         while self.timers and self.timers[0][0] <= now:
@@ -441,8 +447,8 @@ class _Engine:
         session = self.session
         if not session or session.state != "up" or now < session.paused_until:
             return
-        while self.pending and session.in_flight < session.window:
-            job = self.jobs.get(self.pending.popleft())
+        while self.pending and session.in_flight < session.allowed:
+            job = self.jobs.get(heapq.heappop(self.pending)[1])
             if job is None or job.on:
                 continue
             if len(job.payload) > session.max_payload:
@@ -513,7 +519,7 @@ class _Engine:
             if session.state == "hello":
                 if now - session.said_hello > _HELLO_S:
                     self.lose(session, NoBrokerError("no answer"), now)
-            elif link.silent(now):
+            elif now > link.silent_at(now):
                 self.lose(session, NoBrokerError(f"silent for {link.silence_s:g} s"), now)
             elif (
                 now - link.last_sent >= link.heartbeat_s
@@ -535,13 +541,13 @@ class _Engine:
             return
         if message.command == Command.WELCOME and session.state == "hello":
             session.link.welcome(message.fields)
-            session.window = message.fields.get("window", 1)
+            session.window = session.allowed = message.fields.get("window", 1)
             session.max_payload = message.fields["max_payload"]
             session.state, session.last_ping = "up", now
             self.refusals.pop(session.link.endpoint, None)
             self.backoff.reset()
         elif message.command == Command.ERROR:
-            if message.serial == 0:
+            if message.serial == 0 or message.fields["code"] in (VersionError.code, UnknownPeerError.code):
                 self.handle_session_error(session, message, now)
             elif message.origin == self.origin:
                 self.handle_request_error(session, message, now)
@@ -583,7 +589,8 @@ class _Engine:
         elif isinstance(error, DrainingError):
             self.leave(session, error, now)
         elif isinstance(error, UnknownPeerError):
-            if session.state == "leaving":
+            session.unknowns += 1
+            if session.state == "leaving" or session.unknowns > limits.UNKNOWNS_MAX:
                 self.lose(session, error, now)
                 return
             session.link.forget()
@@ -604,19 +611,26 @@ class _Engine:
             session.jobs.discard(job.serial)
             if isinstance(error, BusyError):
                 self.unsend([job.serial])
+                session.allowed = max(1, session.in_flight)
                 until = now + max(error.retry_after, limits.RETRY_AFTER_MS / 1000) * random.uniform(1, 1.5)
                 session.paused_until = max(session.paused_until, until)
             elif isinstance(error, DrainingError):
                 self.unsend([job.serial])
             else:
+                self.answered(session)
                 self.end(job, error)
         if isinstance(error, DrainingError):
             self.leave(session, error, now)
         self.left(session, now)
 
+    def answered(self, session: _Session) -> None:
+        session.unknowns = 0
+        session.allowed = min(session.window, session.allowed + 1)
+
     def handle_answer(self, session: _Session, message: Message, frames: list[Buffer], now: float) -> None:
         session.cancelled.discard(message.serial)
         job = self.jobs.get(message.serial)
+        self.answered(session)
         if job and job.on is session:
             fields = message.fields
             assert message.payload is not None

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import limits
-from .errors import BadEventError, MalformedError
+from .errors import BadEventError, MalformedError, MissingColumnError
 from .message import ELEMENT_BYTES, Buffer
 
 Array: TypeAlias = npt.NDArray[Any]
@@ -81,7 +81,7 @@ EventLike: TypeAlias = Event | Mapping[str, npt.ArrayLike] | Array
 
 
 def event_columns(event: EventLike) -> dict[str, Array]:
-    """The columns of an event in whatever form, x y z as f32. BadEventError: not an event."""
+    """The columns of an event in whatever form, x y z as f32. BadEventError, MissingColumnError."""
     given: Mapping[str, npt.ArrayLike]
     if isinstance(event, Event):
         given = event.columns
@@ -105,13 +105,13 @@ def event_columns(event: EventLike) -> dict[str, Array]:
 
 
 def check_event(columns: Mapping[str, Array]) -> None:
-    """BadEventError: breaks the rules of "Events" in wire/SPEC.md."""
+    """BadEventError, MissingColumnError: breaks the rules of "Events" in wire/SPEC.md."""
     n = len(columns["x"]) if "x" in columns and columns["x"].ndim == 1 else 0
     if n > limits.POINTS_MAX:
         raise BadEventError(f"{n} space points; at most {limits.POINTS_MAX}")
     for name in ("x", "y", "z"):
         if name not in columns:
-            raise BadEventError(f"column {name} is missing")
+            raise MissingColumnError(f"the event lacks the column {name}")
     for name, column in columns.items():
         if column.ndim != 1 or len(column) != n:
             raise BadEventError(f"column {name} has the shape {column.shape}, column x {columns['x'].shape}")

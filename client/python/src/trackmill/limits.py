@@ -44,5 +44,9 @@ PRIORITY_DEFAULT = 1
 FRAME_EXTRA_BYTES = 64
 # beyond ttl_ms a client waits so long for the broker's word, in case it has died ("Reliability")
 DEADLINE_GRACE_MS = 3000
+# a payload on its way out excuses a broker's silence for so long
+UPLOAD_MAX_MS = 60000
+# a broker that says unknown_peer so often without an answer between is not a broker
+UNKNOWNS_MAX = 3
 # how long BYE may take to leave
 LINGER_MS = 500

@@ -51,6 +51,8 @@ class Link:
         self.last_sent = self.last_received = now
         self.sent_bytes = 0
         self._queue: deque[Sequence[Buffer]] = deque()
+        self._uploads: deque[zmq.MessageTracker] = deque()  # payloads that libzmq has not sent yet
+        self._last_upload = now
         self.socket = context.socket(zmq.DEALER)
         self.socket.set(zmq.LINGER, 0)
         self.socket.set(zmq.IMMEDIATE, 1)
@@ -85,7 +87,9 @@ class Link:
             frames = self._queue[0]
             share = len(frames) > 2 and len(frames[2]) >= _COPY_BYTES
             try:
-                self.socket.send_multipart(frames, zmq.NOBLOCK, copy=not share)
+                tracker = self.socket.send_multipart(frames, zmq.NOBLOCK, copy=not share, track=share)
+                if tracker is not None:
+                    self._uploads.append(tracker)
             except zmq.Again:
                 return
             self._queue.popleft()
@@ -116,8 +120,15 @@ class Link:
             while True:
                 out.append([frame.buffer for frame in self.socket.recv_multipart(zmq.NOBLOCK, copy=False)])
 
-    def silent(self, now: float) -> bool:
-        return now - self.last_received > self.silence_s
+    def silent_at(self, now: float) -> float:
+        """When the broker is to be taken for dead. Behind a payload on a slow line PINGs do not arrive."""
+        while self._uploads and self._uploads[0].done:
+            self._uploads.popleft()
+            self._last_upload = now
+        if self._uploads:
+            self._last_upload = now
+        at = max(self.last_received, self._last_upload) + self.silence_s
+        return min(at, self.last_received + max(self.silence_s, limits.UPLOAD_MAX_MS / 1000))
 
     def close(self, linger_ms: int = 0) -> None:
         self.socket.disable_monitor()

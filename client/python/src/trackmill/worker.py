@@ -446,7 +446,7 @@ class Worker:
                 yield session.since + _HELLO_S
             elif session.link:
                 yield session.last_heartbeat + session.link.heartbeat_s
-                yield session.link.last_received + session.link.silence_s
+                yield session.link.silent_at(now)
         if not self._processes:
             for attempt in self._attempts.values():
                 if attempt.state == "running":
@@ -465,7 +465,7 @@ class Worker:
         elif session.state == "registering" and now - session.since > _HELLO_S:
             self._lose(session, "no answer", now)
         elif session.state in ("ready", "draining") and link:
-            if link.silent(now):
+            if now > link.silent_at(now):
                 self._lose(session, f"silent for {link.silence_s:g} s", now)
             elif now - session.last_heartbeat >= link.heartbeat_s:
                 session.last_heartbeat = now
