@@ -28,6 +28,7 @@
 #define FLIPPED_MAX 1e-3 /* share of edge decisions that precision may change */
 
 static const tm_stages_t *const gpus[] = {&tm_host_stages_single, &tm_host_stages_half};
+static bool is_quick; /* the memory checker is slow: fewer rounds */
 static const double limits[] = {SINGLE_LIMIT, HALF_LIMIT};
 static double worst[2]; /* of all comparisons, per precision */
 static char worst_what[2][160];
@@ -175,7 +176,7 @@ static void every_size(void **state) {
     (void)state;
     uint64_t seed = tm_sample_seed();
     static const char *const names[] = {"standard", "acorn_recurrent", "resagnn_small"};
-    for (size_t k = 0; k < 3; k++) {
+    for (size_t k = 0; k < 3; k += is_quick ? 2 : 1) {
         compare_model(names[k], seed, 300, 40, NULL);
         compare_model(names[k], seed, 25, 500, NULL);
         for (uint32_t n = 0; n < 4; n++) {
@@ -474,7 +475,7 @@ static void radius_ties_and_cap(void **state) {
     (void)state;
     uint64_t random = tm_sample_seed();
     enum { N = 500 };
-    for (uint32_t dim = 1; dim <= 6; dim++) {
+    for (uint32_t dim = 1; dim <= 6; dim += is_quick ? 4 : 1) {
         tm_points_t points = tm_sample_points(N, &random);
         float *rho = (float *)(uintptr_t)points.rho;
         float e[N * 6];
@@ -484,7 +485,7 @@ static void radius_ties_and_cap(void **state) {
                 e[i * dim + d] = (float)tm_sample_below(&random, 1 + 12 / dim);
             }
         }
-        for (uint32_t k = 0; k < 40; k += 1 + k / 2) {
+        for (uint32_t k = 0; k < 40; k += is_quick ? 13 : 1 + k / 2) {
             tm_pipeline_t p =
                 radius_pipeline(dim, 2, k, k % 2 ? TM_DIRECTION_INDEX : TM_DIRECTION_OUTWARD);
             compare_radius(&p, &points, e, &tm_stages_ref, true);
@@ -534,7 +535,7 @@ static void radius_too_many(void **state) {
 static void same_tracks_as_cpu(void **state) {
     (void)state;
     uint64_t random = tm_sample_seed();
-    for (int round = 0; round < 40; round++) {
+    for (int round = 0; round < (is_quick ? 7 : 40); round++) {
         uint32_t n = round < 4 ? (uint32_t)round : 1 + tm_sample_below(&random, 3000);
         tm_points_t points = tm_sample_points(n, &random);
         tm_edges_t edges = tm_sample_edges(n, tm_sample_below(&random, 3 * n + 1), &random);
@@ -953,9 +954,9 @@ int main(int argc, char **argv) {
         cmocka_unit_test(identical_runs),     cmocka_unit_test(buffers_grow),
         cmocka_unit_test(runs_out_of_memory), cmocka_unit_test(standard_model),
     };
-    int failed = argc > 1 && strcmp(argv[1], "quick") == 0
-                     ? cmocka_run_group_tests(quick, NULL, NULL)
-                     : cmocka_run_group_tests(all, NULL, NULL);
+    is_quick = argc > 1 && strcmp(argv[1], "quick") == 0;
+    int failed = is_quick ? cmocka_run_group_tests(quick, NULL, NULL)
+                          : cmocka_run_group_tests(all, NULL, NULL);
     printf("largest differences: fp32 %.2g (%s), fp16 %.2g (%s)\n", worst[0], worst_what[0],
            worst[1], worst_what[1]);
     return failed > 0 ? 1 : 0;
