@@ -7,6 +7,7 @@ import asyncio
 import json
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -231,3 +232,28 @@ def test_workers_come_and_go(programs: Programs) -> None:
             first.kill()
             for request in requests:
                 assert request.result(2 * PATIENCE).attempt <= 4
+
+
+def test_the_programs_of_the_documentation(programs: Programs, tmp_path: Path) -> None:
+    """docs/python.md: its first program, and its worker, as they stand but for the ports."""
+    blocks = re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(encoding="utf-8"), re.S
+    )
+    first = next(block for block in blocks if "write_tracks(" in block)
+    ten_lines = next(block for block in blocks if "Worker(" in block)
+    broker = programs.broker()
+    worker = tmp_path / "sectors.py"
+    worker.write_text(ten_lines.replace("tcp://127.0.0.1:5571", broker.workers), encoding="utf-8")
+    source = first.replace("tcp://127.0.0.1:5570", broker.clients)
+    source = source.replace("event000000010-tracks.csv", str(tmp_path / "tracks.csv"))
+    source = source.replace('"tests/data', f'"{DATA}')
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    serving = subprocess.Popen([sys.executable, worker], env=environment)
+    try:
+        done = subprocess.run([sys.executable, "-c", source], env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert "candidates by sectors@1" in done.stdout
+        assert (tmp_path / "tracks.csv").read_text().startswith("hit_id,track_id\n")
+    finally:
+        serving.terminate()
+        assert serving.wait(PATIENCE) == 0

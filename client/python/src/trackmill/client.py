@@ -172,6 +172,7 @@ class Client:
             raise ValueError(f"priority {priority} is not 0 to {limits.PRIORITIES - 1}")
         model = self._model if model is None else _check_model(model)
         ttl = self._ttl if ttl is None else _check_ttl(ttl)
+        now = time.monotonic()
         columns = event_columns(event)
         try:
             entries, payload = pack(columns)
@@ -187,7 +188,6 @@ class Client:
             if self._held_bytes and self._held_bytes + len(payload) > self._max_bytes:
                 raise BusyError(f"{self._held_bytes} bytes of events are in flight; take some answers first")
             self._held_bytes += len(payload)
-        now = time.monotonic()
         future = Request(next(self._serials), self._on_cancel)
         job = _Job(future._serial, future, len(columns["x"]), fields, entries, payload, now, now + ttl)
         self._post("submit", job)
