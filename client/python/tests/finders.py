@@ -34,13 +34,13 @@ def pairs(columns: Columns) -> list[npt.NDArray[np.int64]]:
 
 def hold_gil(columns: Columns) -> list[npt.NDArray[np.int64]]:
     """Keeps the interpreter to itself for seconds, as a careless extension does."""
-    sum(range(150_000_000))
+    sum(range(300_000_000))
     return []
 
 
 def spin(columns: Columns) -> list[npt.NDArray[np.int64]]:
     """Computes in Python for seconds."""
-    end = time.monotonic() + 2.5
+    end = time.monotonic() + 4
     while time.monotonic() < end:
         pass
     return []

@@ -219,7 +219,7 @@ def test_a_broker_that_says_nothing_is_left() -> None:
 
 def test_silence_is_death_and_ids_are_kept() -> None:
     with (
-        Scripted(heartbeat_ms=50, liveness=4) as first,
+        Scripted(heartbeat_ms=200, liveness=10) as first,
         Scripted() as second,
         Client([first.endpoint, second.endpoint]) as client,
     ):

@@ -246,7 +246,7 @@ def test_a_new_session_and_what_ran_before(same_epoch: bool) -> None:
 
 
 def test_silence_is_death() -> None:
-    with Scripted(heartbeat_ms=50, liveness=4) as broker, Worker(broker.endpoint, pairs, model="m"):
+    with Scripted(heartbeat_ms=200, liveness=10) as broker, Worker(broker.endpoint, pairs, model="m"):
         register(broker)
         broker.hear(Command.CREDIT)
         register(broker)
