@@ -122,17 +122,63 @@ static bool append_mlp(image_t *image, const tm_mlp_t *from, bool half, tm_gpu_m
     return true;
 }
 
-static bool fits_half(const tm_mlp_t *mlp) {
+/* The greatest value that can leave the operation when none above `bound` enters it. */
+static double bound_after(const tm_op_t *op, double bound) {
+    bool sums = op->kind == TM_OP_LINEAR || op->kind == TM_OP_BATCH_NORM;
+    if (sums && !isfinite(bound)) {
+        return INFINITY;
+    }
+    double greatest = 0;
+    for (uint32_t i = 0; i < op->out; i++) {
+        double value = bound;
+        if (op->kind == TM_OP_LINEAR) {
+            value = op->bias ? fabs(op->bias[i]) : 0;
+            for (uint32_t j = 0; j < op->in; j++) {
+                value += fabs(op->weight[(size_t)i * op->in + j]) * bound;
+            }
+        } else if (op->kind == TM_OP_LAYER_NORM) { /* a normalised row is no longer than √width */
+            value = fabs(op->weight[i]) * sqrt((double)op->out) + fabs(op->bias[i]);
+        } else if (op->kind == TM_OP_BATCH_NORM) {
+            double gain = fabs(op->weight[i]) / sqrt((double)op->var[i] + (double)op->eps);
+            value = gain * (bound + fabs(op->mean[i])) + fabs(op->bias[i]);
+        } else if (op->kind == TM_OP_TANH || op->kind == TM_OP_SIGMOID) {
+            value = 1;
+        }
+        greatest = value > greatest ? value : greatest;
+    }
+    return greatest;
+}
+
+/* Whether fp16 can hold the weights and what passes between the layers, whatever the event: nothing
+ * is known of what enters the MLP, so an operation with bounded results must come before the second
+ * product (plain ReLU is none, nor is batch normalisation with statistics of the past). *result
+ * becomes the greatest value that can come out. */
+static bool fits_half(const tm_mlp_t *mlp, double *result) {
+    double bound = INFINITY;
+    bool first = true;
     for (uint32_t k = 0; k < mlp->n_ops; k++) {
         const tm_op_t *op = &mlp->op[k];
         size_t n = op->kind == TM_OP_LINEAR ? (size_t)op->in * op->out : 0;
+        if (n > 0 && !first && !(bound <= HALF_MAX)) {
+            return false;
+        }
+        first = first && n == 0;
         for (size_t i = 0; i < n; i++) {
             if (!(fabsf(op->weight[i]) <= HALF_MAX)) {
                 return false;
             }
         }
+        bound = bound_after(op, bound);
     }
+    *result = bound;
     return true;
+}
+
+/* Edge states are kept in fp16, and with a residual they add up from step to step. */
+static bool edge_states_fit_half(const tm_pipeline_t *p, double encoded, double updated) {
+    double steps = p->gnn.edge_residual ? p->gnn.steps : 1;
+    return p->gnn.kind != TM_GNN_INTERACTION ||
+           (encoded <= HALF_MAX && updated <= HALF_MAX && encoded + steps * updated <= HALF_MAX);
 }
 
 tm_status_t tm_gpu_weights_load(tm_gpu_t *gpu, tm_cuda_precision_t precision, tm_error_t *err) {
@@ -140,18 +186,20 @@ tm_status_t tm_gpu_weights_load(tm_gpu_t *gpu, tm_cuda_precision_t precision, tm
     const struct {
         const tm_mlp_t *from;
         tm_gpu_mlp_t *to;
-    } mlps[] = {{&p->embed.mlp, &gpu->embed},
+    } mlps[] = {{&p->gnn.edge_encoder, &gpu->edge_encoder},
+                {&p->gnn.edge_mlp, &gpu->edge_mlp},
+                {&p->embed.mlp, &gpu->embed},
                 {&p->filter.mlp, &gpu->filter},
                 {&p->gnn.node_encoder, &gpu->node_encoder},
-                {&p->gnn.edge_encoder, &gpu->edge_encoder},
                 {&p->gnn.node_mlp, &gpu->node_mlp},
-                {&p->gnn.edge_mlp, &gpu->edge_mlp},
                 {&p->gnn.output, &gpu->output}};
     const size_t n_mlps = sizeof mlps / sizeof mlps[0];
     bool half = precision == TM_CUDA_HALF;
+    double results[sizeof mlps / sizeof mlps[0]] = {};
     for (size_t k = 0; k < n_mlps; k++) {
-        half = half && fits_half(mlps[k].from);
+        half = half && fits_half(mlps[k].from, &results[k]);
     }
+    half = half && edge_states_fit_half(p, results[0], results[1]);
     gpu->type = half ? TM_GPU_F16 : TM_GPU_F32;
     image_t image = {};
     bool ok = true;

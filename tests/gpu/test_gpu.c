@@ -463,7 +463,7 @@ static void radius_large(void **state) {
     for (uint32_t n = 5000; n <= 40000; n *= 8) {
         tm_points_t points = tm_sample_points(n, &random);
         float *e = cloud(n, 3, &random);
-        tm_pipeline_t p = radius_pipeline(3, n > 5000 ? 0.1f : 0.2f, 0, TM_DIRECTION_OUTWARD);
+        tm_pipeline_t p = radius_pipeline(3, n > 5000 ? 0.1f : 0.3f, 0, TM_DIRECTION_OUTWARD);
         assert_true(compare_radius(&p, &points, e, &tm_stages_cpu, false) > 10000);
         free(e);
         free((void *)(uintptr_t)points.r);
