@@ -23,7 +23,7 @@ extern "C" {
 #endif
 
 typedef enum {
-    TM_CUDA_HALF,  /* layers multiply fp16 and add up in fp32 */
+    TM_CUDA_HALF, /* layers multiply fp16 and add up in fp32 */
     TM_CUDA_SINGLE /* fp32 throughout: for tests, and chosen for models that fp16 cannot hold (docs/engine.md) */
 } tm_cuda_precision_t;
 
