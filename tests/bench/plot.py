@@ -60,9 +60,10 @@ def logarithmic(axis, subs=(1,)):
     axis.set_minor_formatter(NullFormatter())
 
 
-def plot_stages(folder):
-    """Stacked bars: one panel for each kind of event, one bar for each number of threads."""
-    kinds = [(k, rows) for k in ("pu40", "pu200") if (rows := read(folder, "stages_" + k))]
+def plot_stages(folder, suffix=""):
+    """Stacked bars: one panel for each kind of event, one bar for each number of threads. The suffix names another
+    machine's files: stages_pu40_xeon.csv."""
+    kinds = [(k, rows) for k in ("pu40", "pu200") if (rows := read(folder, "stages_" + k + suffix))]
     if not kinds:
         return
     figure, panels = plt.subplots(len(kinds), 1, figsize=(7.2, 1.0 + 1.55 * len(kinds)), squeeze=False)
@@ -96,7 +97,7 @@ def plot_stages(folder):
     figure.legend([plt.Rectangle((0, 0), 1, 1, color=c) for c in STAGES.values()], STAGES, ncols=len(STAGES),
                   loc="outside upper center", fontsize=9, handlelength=1, columnspacing=1.4)
     figure.supxlabel(machine(kinds[0][1][0]) + ", CPU engine", fontsize=8.5, color="#555555")
-    save(figure, folder, "stages")
+    save(figure, folder, "stages" + suffix)
 
 
 def plot_relay(folder):
@@ -184,6 +185,7 @@ def main():
         sys.exit("plot.py: %s: no such folder" % folder)
     for plot in (plot_stages, plot_relay, plot_training, plot_memory):
         plot(folder)
+    plot_stages(folder, "_xeon")
 
 
 if __name__ == "__main__":

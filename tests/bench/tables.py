@@ -1,0 +1,106 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Writes the tables of docs/benchmarks.md anew from docs/results/*.csv, between the lines
+«<!-- table: NAME -->» and «<!-- end -->». Standard library alone.
+
+    python3 tests/bench/tables.py [check]       check: say whether the page is up to date, change nothing
+"""
+import csv
+import os
+import re
+import sys
+
+ROOT = os.path.normpath(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", ".."))
+STAGES = ("features", "embed", "radius", "filter", "gnn", "tracks", "total")
+
+
+def read(name):
+    with open(os.path.join(ROOT, "docs", "results", name + ".csv"), newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def number(text):
+    value = float(text)
+    if value == int(value) and abs(value) < 1e6 or abs(value) >= 1000:
+        return "{:,.0f}".format(value)
+    return "%.3g" % value
+
+
+def table(head, rows):
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
+
+
+def stages(names):
+    rows = []
+    for name in names:
+        lines = read(name)
+        for threads in sorted({int(r["threads"]) for r in lines}):
+            mine = {r["stage"]: r for r in lines if int(r["threads"]) == threads}
+            total = mine["total"]
+            rows.append(["%s, %s cores" % (total["machine"], total["cores"]), total["event"].upper(),
+                         number(total["points"]), number(total["radius_edges"]), str(threads),
+                         *(number(mine[s]["median_ms"]) for s in STAGES), total["runs"], total["others"] or "—"])
+    return table(["machine", "event", "space points", "radius edges", "threads", *STAGES, "runs", "others"], rows)
+
+
+def gpu():
+    rows = []
+    lines = read("gpu")
+    for event in dict.fromkeys(r["event"] for r in lines):
+        mine = {r["stage"]: r for r in lines if r["event"] == event}
+        rows.append([event.upper(), number(mine["total"]["points"]), number(mine["total"]["radius_edges"]),
+                     number(mine["total"]["filter_edges"]), *(number(mine[s]["median_ms"]) for s in STAGES)])
+    return table(["event", "space points", "radius edges", "after the filter", *STAGES], rows)
+
+
+def spread(row):
+    median, least, greatest = (number(row[k]) for k in ("median", "least", "greatest"))
+    return median if row["runs"] == "1" or least == greatest else "%s (%s … %s)" % (median, least, greatest)
+
+
+def figures(name, wanted=None):
+    rows = [[r["measure"], "—" if r["event"] == "none" else "%s, %s points" % (r["event"], number(r["points"])),
+             r["setting"], spread(r) + " " + r["unit"], r["runs"], r["others"]]
+            for r in read(name) if wanted is None or wanted(r)]
+    return table(["measure", "event", "setting", "median (least … greatest)", "runs", "others"], rows)
+
+
+def relay():
+    lines = read("relay")
+    rows = []
+    for case in dict.fromkeys(r["case"] for r in lines):
+        pair = {r["relay"]: r for r in lines if r["case"] == case}
+        text = ["%s (%s … %s)" % tuple(number(pair[k][f]) for f in ("median_per_s", "min_per_s", "max_per_s"))
+                for k in ("bare", "trackmill")]
+        rows.append([case, *text, pair["trackmill"]["ratio"]])
+    return table(["case", "bare libzmq relay", "trackmill-broker", "ratio"], rows)
+
+
+TABLES = {
+    "stages": lambda: stages(["stages_pu40", "stages_pu200", "stages_pu40_xeon", "stages_pu200_xeon"]),
+    "gpu": gpu,
+    "overhead": lambda: figures("overhead"),
+    "memory": lambda: figures("memory", lambda r: "peak" not in r["measure"] or "mock: 64" in r["setting"]),
+    "wire": lambda: figures("wire", lambda r: r["points"] not in ("1000", "300000")),
+    "relay": relay,
+}
+
+
+def main():
+    path = os.path.join(ROOT, "docs", "benchmarks.md")
+    with open(path) as file:
+        old = file.read()
+
+    def fill(match):
+        return "<!-- table: %s -->\n\n%s\n\n<!-- end -->" % (match[1], TABLES[match[1]]())
+
+    new = re.sub(r"<!-- table: (\w+) -->.*?<!-- end -->", fill, old, flags=re.DOTALL)
+    if sys.argv[1:] == ["check"]:
+        sys.exit(0 if new == old else "docs/benchmarks.md: tables differ from docs/results: run tests/bench/tables.py")
+    with open(path, "w") as file:
+        file.write(new)
+
+
+if __name__ == "__main__":
+    main()
