@@ -48,7 +48,7 @@ static tm_status_t index_edges(tm_graph_t *g, tm_error_t *err) {
     for (uint32_t i = 0; i < n; i++) {
         src_offsets[i + 1] += src_offsets[i];
         sum += dst_offsets[i];
-        dst_offsets[i] = sum; /* the end of node i's edges, for now */
+        dst_offsets[i] = sum; /* the end of node i's edges; the fill moves it to their start */
     }
     dst_offsets[n] = sum;
     for (uint32_t k = g->edges.n; k-- > 0;) {
