@@ -125,6 +125,11 @@ void tm_brokers_note(tm_brokers_t *brokers, const char *words) {
     snprintf(entry->words, sizeof entry->words, "%s", words);
 }
 
+void tm_brokers_connecting(tm_brokers_t *brokers) {
+    if (!brokers->entries[brokers->current].words[0])
+        tm_brokers_note(brokers, "has not accepted a connection yet");
+}
+
 uint32_t tm_brokers_fail(tm_brokers_t *brokers, tm_status_t code, const char *format, ...) {
     entry_t *entry = &brokers->entries[brokers->current];
     va_list arguments;

@@ -38,6 +38,8 @@ const char *tm_brokers_endpoint(const tm_brokers_t *brokers, size_t index);
 void tm_brokers_hint(tm_brokers_t *brokers, uint32_t retry_after_ms);
 /* How the attempt at the current broker stands, in words that follow its name ("refuses …"). */
 void tm_brokers_note(tm_brokers_t *brokers, const char *words);
+/* The current broker is being connected to. What it said at an earlier try stays its last word. */
+void tm_brokers_connecting(tm_brokers_t *brokers);
 /* The current broker failed for `code`. Moves on to the next one of the list and returns how long
  * to wait before trying it, ms. The format makes words that follow the broker's name. */
 uint32_t tm_brokers_fail(tm_brokers_t *brokers, tm_status_t code, const char *format, ...)

@@ -105,7 +105,7 @@ static void hello(tm_client_t *client, tm_session_t *session, uint64_t now_us) {
 
 static void connect_now(tm_client_t *client, tm_session_t *session, uint64_t now_us) {
     tm_error_t error;
-    tm_brokers_note(client->brokers, "has not accepted a connection yet");
+    tm_brokers_connecting(client->brokers);
     if (tm_link_open(&session->link, client->context, session->endpoint, &error)) {
         fail(client, session, TM_E_SYSTEM, error.text);
         return;

@@ -81,6 +81,21 @@ static void test_words_name_every_broker(void **state) {
     tm_brokers_destroy(&brokers);
 }
 
+static void test_another_try_does_not_unsay_the_last_word(void **state) {
+    (void)state;
+    tm_brokers_t *brokers;
+    char text[256];
+    assert_int_equal(tm_brokers_new("tcp://a:1", 1, &brokers, NULL), TM_OK);
+    tm_brokers_connecting(brokers);
+    tm_brokers_describe(brokers, text, sizeof text);
+    assert_string_equal(text, "tcp://a:1 has not accepted a connection yet");
+    tm_brokers_fail(brokers, TM_E_NO_BROKER, "refuses connections");
+    tm_brokers_connecting(brokers);
+    tm_brokers_describe(brokers, text, sizeof text);
+    assert_string_equal(text, "tcp://a:1 refuses connections");
+    tm_brokers_destroy(&brokers);
+}
+
 static void test_version_must_be_everybodys_last_word(void **state) {
     (void)state;
     tm_brokers_t *brokers;
@@ -119,6 +134,7 @@ int main(void) {
         cmocka_unit_test(test_round_goes_on_at_once_then_waits_longer),
         cmocka_unit_test(test_hint_of_a_busy_broker_is_heeded),
         cmocka_unit_test(test_words_name_every_broker),
+        cmocka_unit_test(test_another_try_does_not_unsay_the_last_word),
         cmocka_unit_test(test_version_must_be_everybodys_last_word),
         cmocka_unit_test(test_random_numbers_fill_their_range),
     };
