@@ -424,15 +424,6 @@ static uint32_t compare_radius(const tm_pipeline_t *p, const tm_points_t *points
     return count;
 }
 
-static float *cloud(uint32_t n, uint32_t dim, uint64_t *random) {
-    float *e = calloc((size_t)n * dim + 1, sizeof *e);
-    assert_non_null(e);
-    for (size_t i = 0; i < (size_t)n * dim; i++) {
-        e[i] = (float)tm_sample_normal(random);
-    }
-    return e;
-}
-
 static void radius_finds_all(void **state) {
     (void)state;
     uint64_t random = tm_sample_seed();
@@ -442,7 +433,7 @@ static void radius_finds_all(void **state) {
         uint32_t n = sizes[dim * 5 % 9];
         for (int variant = 0; variant < 2; variant++, n = 700 - n) {
             tm_points_t points = tm_sample_points(n, &random);
-            float *e = cloud(n, dim, &random);
+            float *e = tm_sample_cloud(n, dim, &random);
             tm_pipeline_t p = radius_pipeline(dim, 0.55f * sqrtf((float)dim), 0,
                                               variant ? TM_DIRECTION_INDEX : TM_DIRECTION_OUTWARD);
             total += compare_radius(&p, &points, e, &tm_stages_ref, false);
@@ -462,7 +453,7 @@ static void radius_large(void **state) {
     uint64_t random = tm_sample_seed();
     for (uint32_t n = 5000; n <= 40000; n *= 8) {
         tm_points_t points = tm_sample_points(n, &random);
-        float *e = cloud(n, 3, &random);
+        float *e = tm_sample_cloud(n, 3, &random);
         tm_pipeline_t p = radius_pipeline(3, n > 5000 ? 0.1f : 0.3f, 0, TM_DIRECTION_OUTWARD);
         assert_true(compare_radius(&p, &points, e, &tm_stages_cpu, false) > 10000);
         free(e);

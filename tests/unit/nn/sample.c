@@ -107,6 +107,15 @@ static int compare_u64(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
+float *tm_sample_cloud(uint32_t n, uint32_t dim, uint64_t *state) {
+    float *e = calloc((size_t)n * dim + 1, sizeof *e);
+    assert_non_null(e);
+    for (size_t i = 0; i < (size_t)n * dim; i++) {
+        e[i] = (float)tm_sample_normal(state);
+    }
+    return e;
+}
+
 tm_edges_t tm_sample_edges(uint32_t n, uint32_t n_edges, uint64_t *state) {
     uint64_t *keys = allocate(n_edges, sizeof *keys);
     uint32_t *src = allocate(n_edges, sizeof *src);

@@ -31,6 +31,9 @@ void tm_sample_event_clear(tm_sample_event_t *event);
 /* Points of a detector, without an event around them; free .r. */
 tm_points_t tm_sample_points(uint32_t n, uint64_t *state);
 
+/* [n, dim] normally distributed coordinates, as an embedding; free it. */
+float *tm_sample_cloud(uint32_t n, uint32_t dim, uint64_t *state);
+
 /* About n_edges random edges between n points, sorted, none twice; free .src and .dst. */
 tm_edges_t tm_sample_edges(uint32_t n, uint32_t n_edges, uint64_t *state);
 

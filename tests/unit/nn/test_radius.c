@@ -78,15 +78,6 @@ static uint32_t compare(const tm_pipeline_t *p, const tm_points_t *points, const
     return count;
 }
 
-static float *cloud(uint32_t n, uint32_t dim, uint64_t *random) {
-    float *e = calloc((size_t)n * dim + 1, sizeof *e);
-    assert_non_null(e);
-    for (size_t i = 0; i < (size_t)n * dim; i++) {
-        e[i] = (float)tm_sample_normal(random);
-    }
-    return e;
-}
-
 static void finds_all_pairs(void **state) {
     (void)state;
     uint64_t random = tm_sample_seed();
@@ -96,7 +87,7 @@ static void finds_all_pairs(void **state) {
         uint32_t n = sizes[(dim * 5) % 9];
         for (int variant = 0; variant < 2; variant++, n = 700 - n) {
             tm_points_t points = tm_sample_points(n, &random);
-            float *e = cloud(n, dim, &random);
+            float *e = tm_sample_cloud(n, dim, &random);
             tm_pipeline_t p = pipeline_of(dim, 0.55f * sqrtf((float)dim), 0,
                                           variant ? TM_DIRECTION_INDEX : TM_DIRECTION_OUTWARD);
             total += compare(&p, &points, e, 1 + (int)(dim % 3), false);
@@ -111,7 +102,7 @@ static void cuts_by_geometry(void **state) {
     (void)state;
     uint64_t random = tm_sample_seed();
     tm_points_t points = tm_sample_points(900, &random);
-    float *e = cloud(900, 3, &random);
+    float *e = tm_sample_cloud(900, 3, &random);
     tm_pipeline_t p = pipeline_of(3, 0.9f, 0, TM_DIRECTION_OUTWARD);
     uint32_t all = compare(&p, &points, e, 2, false);
     p.radius.dphi_max = 0.7f;
@@ -157,7 +148,7 @@ static void keeps_the_nearest(void **state) {
     (void)state;
     uint64_t random = tm_sample_seed();
     tm_points_t points = tm_sample_points(600, &random);
-    float *e = cloud(600, 8, &random);
+    float *e = tm_sample_cloud(600, 8, &random);
     for (uint32_t k = 2; k < 300; k *= 3) {
         tm_pipeline_t p = pipeline_of(8, 4, k, TM_DIRECTION_OUTWARD);
         assert_true(compare(&p, &points, e, 2, false) > 0);
@@ -190,7 +181,7 @@ static void does_not_depend_on_threads(void **state) {
     enum { N = 30000 };
     uint64_t random = tm_sample_seed();
     tm_points_t points = tm_sample_points(N, &random);
-    float *e = cloud(N, 3, &random);
+    float *e = tm_sample_cloud(N, 3, &random);
     tm_pipeline_t p = pipeline_of(3, 0.2f, 0, TM_DIRECTION_OUTWARD);
     tm_device_t *one = tm_sample_open(&tm_stages_cpu, &p, 1);
     tm_error_t err = {0};
