@@ -28,11 +28,28 @@ static double distance2(const float *e, uint32_t dim, uint32_t a, uint32_t b) {
     return sum;
 }
 
-/* Whether the pair is so close to the radius or a cut that rounding decides. */
+/* Whether b is as far from a as a's k-th nearest, but for what fp32 rounds. */
+static bool on_the_last_rank(const tm_pipeline_t *p, const float *e, uint32_t n, uint32_t a,
+                             uint32_t b) {
+    double mine = distance2(e, p->embed.mlp.out, a, b);
+    double slack = D2_SLACK * (1 + mine);
+    uint32_t nearer = 0, within = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        double other = distance2(e, p->embed.mlp.out, a, i);
+        nearer += other < mine - slack;
+        within += other <= mine + slack;
+    }
+    return p->radius.k > 0 && nearer < p->radius.k && within > p->radius.k;
+}
+
+/* Whether the pair is so close to the radius, a cut or the last rank that rounding decides. */
 static bool on_the_edge(const tm_pipeline_t *p, const tm_points_t *pt, const float *e, uint32_t a,
                         uint32_t b) {
     double r2 = (double)p->radius.r * (double)p->radius.r;
     if (fabs(distance2(e, p->embed.mlp.out, a, b) - r2) < D2_SLACK * (1 + r2)) {
+        return true;
+    }
+    if (on_the_last_rank(p, e, pt->n, a, b)) {
         return true;
     }
     double dphi = fabs((double)pt->phi[b] - (double)pt->phi[a]);
