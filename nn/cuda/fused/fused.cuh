@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * The fused path: a whole batch of events through the pipeline in one submission, without a word
+ * from the host in between. docs/engine.md says which models it can run.
+ *
+ * A batch is one event of any size, or several small ones whose points lie behind one another. Sizes
+ * that only the GPU knows (edges, edges kept) stay in its memory; kernels read them there, buffers
+ * have a capacity, and what did not fit sets a flag that the host sees with the result: it then makes
+ * the buffers larger and runs the batch again.
+ *
+ * A point has a row, its place in its event's columns (+ the event's first row in the batch), and a
+ * node, its place in the order of the search: points that are near each other in the embedding have
+ * nodes near each other, so that what is gathered by node comes from the caches. Everything between
+ * the embedding and the tracks is numbered by node.
+ *
+ * Every launch may be captured into a CUDA graph: nothing allocates, synchronises or depends on
+ * values that change from batch to batch, except by pointers to GPU memory.
+ */
+#ifndef TM_NN_CUDA_FUSED_FUSED_CUH
+#define TM_NN_CUDA_FUSED_FUSED_CUH
+
+#include "nn/cuda/gpu.cuh"
+
+/* Events of a batch. */
+#define TM_FUSED_EVENTS_MAX 64
+/* An event of more points is put in order for the search and makes a batch of its own; smaller ones
+ * are searched in the order of their rows. It depends on the event alone, so that an event's answer
+ * does not depend on the events beside it. */
+#define TM_FUSED_SMALL_POINTS 8192u
+
+/* ---- memory: one block per engine, cut up anew for every capacity ---- */
+
+typedef struct {
+    char *base; /* NULL: only adds up */
+    size_t used;
+} tm_fused_arena_t;
+
+template <typename T> T *tm_fused_take(tm_fused_arena_t *arena, size_t count) {
+    const size_t alignment = 256;
+    T *at = arena->base ? (T *)(arena->base + arena->used) : NULL;
+    arena->used += (count * sizeof(T) + alignment - 1) / alignment * alignment;
+    return at;
+}
+
+/* ---- what is on the GPU for one batch ---- */
+
+typedef struct {
+    uint32_t points, events, tiles; /* tiles: of TM_GPU_TILE points */
+    uint32_t edges;                 /* of the radius graph */
+    uint32_t kept;                  /* edges behind the filter */
+} tm_fused_capacity_t;
+
+/* A tile of the search: up to TM_GPU_TILE nodes of one event, and that event's tiles. */
+typedef struct {
+    uint32_t first, count;
+    uint32_t event_first, event_end; /* tiles */
+} tm_fused_tile_t;
+
+/* What did not fit, or did not go, bit by bit. */
+enum {
+    TM_FUSED_EDGES_FULL = 1,  /* counts.edges: how many there are, or at least a lower bound above the capacity */
+    TM_FUSED_KEPT_FULL = 2,   /* counts.kept: likewise */
+    TM_FUSED_DEGREE_FULL = 4, /* a node has more edges than the fused path sorts: the general path must do it */
+};
+
+typedef struct {
+    /* written by the host before the batch */
+    uint32_t n_points, n_events, n_tiles;
+    /* zeroed by the host, written by kernels */
+    uint32_t n_edges, n_kept, n_tracks, n_indices, n_track_edges;
+    uint32_t flags;
+    uint32_t bad_feature, bad_row; /* complements of the first value that is not finite; 0: none */
+    uint32_t spare[5];
+} tm_fused_counts_t;
+
+/* Coordinates by node. */
+typedef struct {
+    const float4 *place; /* r, phi, z, eta: mm, radians */
+    const float *rho;
+    const uint32_t *order; /* row of a node */
+} tm_fused_nodes_t;
+
+/* Edges by node, sorted by source, then target. */
+typedef struct {
+    uint32_t *src, *dst; /* [capacity] */
+    uint32_t *offsets;   /* [points + 1]: edges of a source; valid up to n_points */
+} tm_fused_edges_t;
+
+/* ---- order.cu ---- */
+
+typedef struct tm_fused_order tm_fused_order_t;
+
+/* ---- search.cu: see fused/search.cuh ---- */
+
+#endif
