@@ -11,6 +11,7 @@ with Client("tcp://broker:5570") as client:
 from .aio import AsyncClient
 from .client import Client, Request
 from .columns import Event, EventLike, Tracks
+from .engine import Engine
 from .errors import (
     AttemptsError,
     BackendError,
@@ -23,6 +24,7 @@ from .errors import (
     MissingColumnError,
     ModelHashError,
     NoBrokerError,
+    NoEngineError,
     NoMemoryError,
     NoModelError,
     RequestCancelledError,
@@ -47,6 +49,7 @@ __all__ = [
     "Client",
     "DeadlineError",
     "DrainingError",
+    "Engine",
     "Event",
     "EventLike",
     "FileError",
@@ -54,6 +57,7 @@ __all__ = [
     "MissingColumnError",
     "ModelHashError",
     "NoBrokerError",
+    "NoEngineError",
     "NoMemoryError",
     "NoModelError",
     "Report",

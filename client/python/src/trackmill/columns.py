@@ -22,7 +22,7 @@ TYPES: dict[int, np.dtype[Any]] = {
     6: np.dtype("<u4"), 7: np.dtype("<i4"), 8: np.dtype("<f4"), 9: np.dtype("<u8"), 10: np.dtype("<i8"),
     11: np.dtype("<f8"),
 }  # fmt: skip
-_NUMBERS = {dtype: number for number, dtype in TYPES.items()}
+NUMBERS = {dtype: number for number, dtype in TYPES.items()}
 
 Entries = list[tuple[str, int, int]]
 
@@ -34,7 +34,7 @@ def pack(columns: Mapping[str, Array]) -> tuple[Entries, bytearray]:
     entries: Entries = []
     size = 0
     for name, column in columns.items():
-        number = _NUMBERS.get(column.dtype.newbyteorder("<"))
+        number = NUMBERS.get(column.dtype.newbyteorder("<"))
         if number is None:
             raise ValueError(f"column {name}: the wire has no type for {column.dtype}")
         entries.append((name, number, len(column)))

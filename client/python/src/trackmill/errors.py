@@ -123,6 +123,12 @@ class NoBrokerError(TrackmillError, ConnectionError):
     name, retry = "no_broker", True
 
 
+class NoEngineError(TrackmillError, OSError):
+    """There is no engine library for this process. Never on the wire."""
+
+    name = "no_engine"
+
+
 class FileError(TrackmillError, ValueError):
     """An event file that cannot be read: file, line or row, column. Never on the wire."""
 
