@@ -38,6 +38,11 @@ tm_status_t tm_bench_events_read(char *const *paths, int n, bool with_module_id,
             tm_error_prefix(err, "%s: ", paths[i]);
             return status;
         }
+        /* room for an owner of each: nothing is allocated while the load runs */
+        event->owner = malloc(((size_t)event->n_points + 1) * sizeof *event->owner);
+        if (!event->owner) {
+            return tm_error_set(err, TM_E_NO_MEMORY, "%s: no memory", paths[i]);
+        }
         out->points += event->n_points;
     }
     return TM_OK;
@@ -47,24 +52,29 @@ void tm_bench_events_clear(tm_bench_events_t *events) {
     for (uint32_t i = 0; i < events->n; i++) {
         tm_event_file_clear(&events->event[i].file);
         tm_tracks_clear(&events->event[i].reference);
+        free(events->event[i].owner);
     }
     free(events->event);
     events->event = NULL;
     events->n = 0;
 }
 
+static void become_reference(tm_bench_event_t *event, const uint8_t hash[TM_HASH_BYTES]) {
+    memcpy(event->hash, hash, sizeof event->hash);
+    tm_bench_agree_owners(&event->reference, event->owner);
+    event->known = true;
+}
+
 tm_status_t tm_bench_events_solve(tm_bench_events_t *events, const tm_model_t *model,
-                                  uint32_t threads, tm_error_t *err) {
+                                  const tm_engine_options_t *options, tm_error_t *err) {
     tm_engine_t *engine = NULL;
-    tm_status_t status =
-        tm_engine_new(model, &(tm_engine_options_t){.threads = (int)threads}, &engine, err);
+    tm_status_t status = tm_engine_new(model, options, &engine, err);
     for (uint32_t i = 0; i < events->n && status == TM_OK; i++) {
         tm_bench_event_t *event = &events->event[i];
         status = tm_engine_find(engine, &event->columns, tm_interrupt_flag(), &event->reference,
                                 NULL, NULL, err);
         if (status == TM_OK) {
-            memcpy(event->hash, tm_model_info(model)->hash, sizeof event->hash);
-            event->known = true;
+            become_reference(event, tm_model_info(model)->hash);
         } else if (tm_interrupt_signal()) {
             status = tm_error_set(err, TM_E_INTERRUPTED, "interrupted");
         } else {
@@ -97,26 +107,42 @@ static bool same_tracks(const tm_tracks_t *a, const tm_tracks_t *b, tm_error_t *
     return true;
 }
 
+static bool near_enough(const tm_bench_agreement_t *agreement, double tolerance, tm_error_t *why) {
+    if (agreement->differing <= tolerance) {
+        return true;
+    }
+    tm_error_set(why, TM_E_BACKEND,
+                 "%.4g %% of the candidates differ (%llu of %llu have no twin), %.4g %% may",
+                 100 * agreement->differing, (unsigned long long)agreement->lone,
+                 (unsigned long long)agreement->all, 100 * tolerance);
+    return false;
+}
+
 bool tm_bench_events_check(tm_bench_events_t *events, uint32_t i, tm_tracks_t *tracks,
-                           const uint8_t hash[TM_HASH_BYTES], tm_error_t *why) {
+                           const uint8_t hash[TM_HASH_BYTES], tm_bench_agreement_t *agreement,
+                           tm_error_t *why) {
     tm_bench_event_t *event = &events->event[i];
+    *agreement = (tm_bench_agreement_t){0};
     pthread_mutex_lock(&events->lock);
     bool first = !event->known;
     if (first) {
         event->reference = *tracks;
         *tracks = (tm_tracks_t){0};
-        memcpy(event->hash, hash, sizeof event->hash);
-        event->known = true;
+        become_reference(event, hash);
     }
     pthread_mutex_unlock(&events->lock);
     if (first) {
         return true;
     }
+    tm_bench_agree(tracks, &event->reference, event->owner, agreement);
     bool same = memcmp(event->hash, hash, sizeof event->hash) == 0;
     if (!same) {
         tm_error_set(why, TM_E_MODEL_HASH, "the answer was made with other weights");
+    } else if (events->tolerance > 0) {
+        same = near_enough(agreement, events->tolerance, why);
+    } else {
+        same = same_tracks(tracks, &event->reference, why);
     }
-    same = same && same_tracks(tracks, &event->reference, why);
     if (!same) {
         tm_error_prefix(why, "%s: ", event->file.name);
     }

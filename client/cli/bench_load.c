@@ -1,144 +1,76 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "client/cli/bench_load.h"
 
-#include <stdatomic.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
+#include "client/cli/bench_internal.h"
 #include "client/cli/cli.h"
 #include "client/cli/interrupt.h"
-#include "client/trackmill.h"
-
-#define POLL_MS 100 /* how long a signal may go unseen */
-#define US_PER_S 1e6
-#define FIRST_ROOM 1024
-
-typedef enum { PHASE_WARM_UP, PHASE_WINDOW, PHASE_OVER } phase_t;
-
-typedef struct {
-    const tm_bench_load_t *load;
-    tm_bench_events_t *events;
-    tm_bench_point_t *point;
-    atomic_uint next_event;
-    atomic_bool stop;
-    pthread_mutex_t lock; /* of all below and of *point */
-    phase_t phase;
-    uint64_t phase_us;    /* when it began */
-    uint64_t phase_count; /* answers since */
-    tm_status_t status;
-    tm_error_t error;
-} run_t;
-
-typedef struct {
-    run_t *run;
-    pthread_t thread;
-    bool started;
-    uint32_t in_flight;
-} caller_t;
-
-/* One answer, from wherever. */
-typedef struct {
-    uint32_t event;
-    tm_status_t status;
-    const tm_error_t *error;
-    tm_tracks_t *tracks;
-    const uint8_t *hash;
-    const char *model;
-    uint32_t attempt;
-    tm_bench_sample_t sample;
-    uint64_t sent_bytes, received_bytes;
-} answer_t;
 
 /* ---- counting ---- */
 
-static void give_up(run_t *run, tm_status_t status, const tm_error_t *error) {
+void tm_bench_give_up(tm_bench_run_t *run, tm_status_t status, const tm_error_t *error) {
     pthread_mutex_lock(&run->lock);
     if (run->status == TM_OK) {
         run->status = status;
         run->error = *error;
     }
     pthread_mutex_unlock(&run->lock);
-    atomic_store(&run->stop, true);
+    tm_bench_window_stop(run->window);
 }
 
-static tm_status_t count_success(tm_bench_point_t *point, const answer_t *answer, uint32_t n_points,
-                                 tm_error_t *err) {
-    if (point->n == point->room) {
-        size_t room = point->room ? 2 * point->room : FIRST_ROOM;
-        tm_bench_sample_t *grown = realloc(point->sample, room * sizeof *grown);
-        if (!grown) {
-            return tm_error_set(err, TM_E_NO_MEMORY, "no memory for %zu samples", room);
+static tm_status_t count(tm_bench_run_t *run, const tm_bench_answer_t *answer, bool inside,
+                         tm_error_t *err) {
+    tm_bench_point_t *point = run->point;
+    bool counted = run->window->timed ? answer->due_inside : inside;
+    if (answer->status != TM_OK) {
+        if (counted) {
+            tm_bench_point_fail(point, answer->status, answer->error);
         }
-        point->sample = grown;
-        point->room = room;
+        return TM_OK;
     }
-    point->sample[point->n++] = answer->sample;
-    point->points += n_points;
-    point->sent_bytes += answer->sent_bytes;
-    point->received_bytes += answer->received_bytes;
-    point->retried += answer->attempt > 1;
+    if (inside) {
+        point->answered++;
+        point->points += run->events->event[answer->event].n_points;
+        point->sent_bytes += answer->sent_bytes;
+        point->received_bytes += answer->received_bytes;
+    }
     snprintf(point->model, sizeof point->model, "%s", answer->model);
-    return TM_OK;
+    if (!counted) {
+        return TM_OK;
+    }
+    point->retried += answer->attempt > 1;
+    return tm_bench_point_sample(point, &answer->sample, err);
 }
 
-static void count_failure(tm_bench_point_t *point, const answer_t *answer) {
-    if (point->n_failed++ == 0) {
-        point->failure = *answer->error;
-    }
-    if ((unsigned)answer->status < TM_BENCH_CODES) {
-        point->failed[answer->status]++;
-    }
-}
-
-/* The answer that ends a phase belongs to it. */
-static void advance(run_t *run) {
-    const tm_bench_load_t *load = run->load;
-    uint64_t now_us = tm_cli_now_us();
-    double wanted_s = run->phase == PHASE_WARM_UP ? load->warm_up_s : load->seconds;
-    run->phase_count++;
-    if (run->phase == PHASE_OVER || run->phase_count < run->point->in_flight ||
-        (double)(now_us - run->phase_us) < wanted_s * US_PER_S) {
-        return;
-    }
-    if (run->phase == PHASE_WINDOW) {
-        run->point->window_us = now_us - run->phase_us;
-        atomic_store(&run->stop, true);
-    }
-    run->phase = run->phase == PHASE_WARM_UP ? PHASE_WINDOW : PHASE_OVER;
-    run->phase_us = now_us;
-    run->phase_count = 0;
-}
-
-static void take_answer(run_t *run, const answer_t *answer) {
+void tm_bench_take(tm_bench_run_t *run, const tm_bench_answer_t *answer) {
     tm_error_t why = {0};
-    tm_status_t status = TM_OK;
-    uint32_t n_points = run->events->event[answer->event].n_points;
-    bool right =
-        answer->status != TM_OK ||
-        tm_bench_events_check(run->events, answer->event, answer->tracks, answer->hash, &why);
+    tm_bench_agreement_t agreement;
+    bool found = answer->status == TM_OK;
+    uint64_t now_us = tm_cli_now_us();
+    bool right = !found || tm_bench_events_check(run->events, answer->event, answer->tracks,
+                                                 answer->hash, &agreement, &why);
+    bool inside = tm_bench_window_count(run->window, now_us) == TM_BENCH_WINDOW;
     pthread_mutex_lock(&run->lock);
+    if (found) {
+        tm_bench_point_agree(run->point, &agreement);
+    }
     if (!right && run->point->mismatches++ == 0) {
         run->point->mismatch = why;
     }
-    if (run->phase == PHASE_WINDOW && answer->status == TM_OK) {
-        status = count_success(run->point, answer, n_points, &why);
-    } else if (run->phase == PHASE_WINDOW) {
-        count_failure(run->point, answer);
-    }
-    advance(run);
+    tm_status_t status = count(run, answer, inside, &why);
     pthread_mutex_unlock(&run->lock);
     if (status != TM_OK) {
-        give_up(run, status, &why);
+        tm_bench_give_up(run, status, &why);
     }
 }
 
-static uint32_t next_event(run_t *run) {
-    return atomic_fetch_add(&run->next_event, 1) % run->events->n;
-}
-
-static uint64_t sum_stages(const tm_timings_t *timings) {
+uint64_t tm_bench_sum_stages(const tm_timings_t *timings) {
     uint64_t us = 0;
     for (uint32_t i = 0; i < timings->count; i++) {
         us += timings->stage[i].us;
@@ -146,146 +78,81 @@ static uint64_t sum_stages(const tm_timings_t *timings) {
     return us;
 }
 
-static bool stopped(run_t *run) {
-    return atomic_load(&run->stop) || tm_interrupt_signal();
+void tm_bench_take_from_broker(tm_bench_run_t *run, uint32_t event, bool due_inside,
+                               uint64_t total_us, tm_answer_t *got) {
+    const tm_bench_answer_t answer = {.event = event,
+                                      .due_inside = due_inside,
+                                      .status = got->status,
+                                      .error = &got->error,
+                                      .tracks = &got->tracks,
+                                      .hash = got->hash,
+                                      .model = got->model,
+                                      .attempt = got->attempt,
+                                      .sample = {.total_us = total_us,
+                                                 .queue_us = got->queue_us,
+                                                 .service_us = got->service_us,
+                                                 .stages_us = tm_bench_sum_stages(&got->timings)},
+                                      .sent_bytes = got->sent_bytes,
+                                      .received_bytes = got->received_bytes};
+    tm_bench_take(run, &answer);
 }
 
-/* ---- an engine ---- */
-
-static void *call_engine(void *argument) {
-    caller_t *caller = argument;
-    run_t *run = caller->run;
-    const tm_model_info_t *info = tm_model_info(run->load->engine_model);
-    tm_engine_t *engine = NULL;
-    tm_error_t error = {0};
-    char model[2 * TM_NAME_MAX + 2];
-    snprintf(model, sizeof model, "%s@%s", info->name, info->version);
-    const tm_engine_options_t options = {.threads = (int)run->point->threads};
-    tm_status_t status = tm_engine_new(run->load->engine_model, &options, &engine, &error);
-    if (status != TM_OK) {
-        give_up(run, status, &error);
-    }
-    while (!stopped(run)) {
-        tm_timings_t timings = {0};
-        tm_tracks_t tracks = {0};
-        uint32_t event = next_event(run);
-        uint64_t start_us = tm_cli_now_us();
-        status = tm_engine_find(engine, &run->events->event[event].columns, tm_interrupt_flag(),
-                                &tracks, &timings, NULL, &error);
-        uint64_t total_us = tm_cli_now_us() - start_us;
-        if (status == TM_E_CANCELLED && tm_interrupt_signal()) {
-            break;
-        }
-        answer_t answer = {.event = event,
-                           .status = status,
-                           .error = &error,
-                           .tracks = &tracks,
-                           .hash = info->hash,
-                           .model = model,
-                           .attempt = 1,
-                           .sample = {.total_us = total_us,
-                                      .service_us = total_us,
-                                      .stages_us = sum_stages(&timings)}};
-        take_answer(run, &answer);
-        tm_tracks_clear(&tracks);
-    }
-    tm_engine_destroy(&engine);
-    return NULL;
+uint32_t tm_bench_next_event(tm_bench_run_t *run) {
+    return atomic_fetch_add(&run->window->next_event, 1) % run->events->n;
 }
 
-/* ---- a client of brokers ---- */
+/* ---- callers ---- */
 
-typedef struct {
-    uint64_t id;
-    uint32_t event;
-} request_t;
+tm_status_t tm_bench_client_new(const tm_bench_caller_t *caller, tm_client_t **out,
+                                tm_error_t *err) {
+    const tm_client_options_t options = {.max_bytes =
+                                             (uint64_t)caller->in_flight * TM_PAYLOAD_MAX_BYTES};
+    return tm_client_new(caller->run->load->brokers, &options, out, err);
+}
 
-static tm_status_t send_one(run_t *run, tm_client_t *client, request_t *request, tm_error_t *err) {
+tm_status_t tm_bench_submit(tm_bench_run_t *run, tm_client_t *client, uint32_t event, uint64_t *id,
+                            tm_error_t *err) {
     const tm_request_options_t options = {
         .model = run->load->model, .ttl_ms = run->load->ttl_ms, .priority = TM_PRIORITY_DEFAULT};
-    request->event = next_event(run);
-    return tm_client_submit(client, &run->events->event[request->event].columns, &options,
-                            &request->id, err);
+    return tm_client_submit(client, &run->events->event[event].columns, &options, id, err);
 }
 
-static void take_from_broker(run_t *run, const request_t *request, tm_answer_t *got) {
-    answer_t answer = {.event = request->event,
-                       .status = got->status,
-                       .error = &got->error,
-                       .tracks = &got->tracks,
-                       .hash = got->hash,
-                       .model = got->model,
-                       .attempt = got->attempt,
-                       .sample = {.total_us = got->total_us,
-                                  .queue_us = got->queue_us,
-                                  .service_us = got->service_us,
-                                  .stages_us = sum_stages(&got->timings)},
-                       .sent_bytes = got->sent_bytes,
-                       .received_bytes = got->received_bytes};
-    take_answer(run, &answer);
+static uint32_t share(uint32_t all, uint32_t parts, uint32_t index) {
+    return all / parts + (index < all % parts);
 }
 
-/* Takes answers, and sends another event for each, until all is over and nothing is under way. */
-static tm_status_t converse(run_t *run, tm_client_t *client, request_t *request, uint32_t n,
-                            tm_error_t *err) {
-    tm_status_t status = TM_OK;
-    for (uint32_t i = 0; i < n && status == TM_OK; i++) {
-        status = send_one(run, client, &request[i], err);
+void tm_bench_call_all(tm_bench_run_t *run, uint32_t first, uint32_t callers) {
+    const tm_bench_load_t *load = run->load;
+    void *(*function)(void *) = !load->brokers   ? tm_bench_call_engine
+                                : load->rate > 0 ? tm_bench_call_open
+                                                 : tm_bench_call_closed;
+    tm_error_t error;
+    uint32_t started = 0;
+    tm_bench_caller_t *caller = calloc(callers, sizeof *caller);
+    if (!caller) {
+        tm_error_set(&error, TM_E_NO_MEMORY, "no memory for %u callers", callers);
+        tm_bench_give_up(run, TM_E_NO_MEMORY, &error);
+        return;
     }
-    while (status == TM_OK && !tm_interrupt_signal()) {
-        tm_answer_t *got = NULL;
-        status = tm_client_poll(client, POLL_MS, &got, err);
-        if (status == TM_E_NOT_FOUND) {
-            return TM_OK;
-        }
-        if (!got) {
-            continue;
-        }
-        request_t *its = request;
-        while (its < request + n && its->id != got->id) {
-            its++;
-        }
-        if (its == request + n) {
-            tm_answer_destroy(&got);
-            return tm_error_set(err, TM_E_UNEXPECTED, "an answer to no request of ours");
-        }
-        take_from_broker(run, its, got);
-        tm_answer_destroy(&got);
-        its->id = 0;
-        if (!stopped(run)) {
-            status = send_one(run, client, its, err);
+    for (; started < callers; started++) {
+        tm_bench_caller_t *one = &caller[started];
+        one->run = run;
+        one->index = first + started;
+        one->in_flight = share(run->point->in_flight, run->window->callers, one->index);
+        int fault = pthread_create(&one->thread, NULL, function, one);
+        if (fault) {
+            tm_error_set(&error, TM_E_SYSTEM, "no thread for a caller: %s", strerror(fault));
+            tm_bench_give_up(run, TM_E_SYSTEM, &error);
+            break;
         }
     }
-    return status;
+    for (uint32_t i = 0; i < started; i++) {
+        pthread_join(caller[i].thread, NULL);
+    }
+    free(caller);
 }
 
-static void *call_broker(void *argument) {
-    caller_t *caller = argument;
-    run_t *run = caller->run;
-    tm_client_t *client = NULL;
-    tm_error_t error = {0};
-    tm_status_t status = TM_OK;
-    request_t *request = calloc(caller->in_flight, sizeof *request);
-    /* room for every event under way: submit never says that the client is full */
-    tm_client_options_t options = {.max_bytes = (uint64_t)caller->in_flight * TM_PAYLOAD_MAX_BYTES};
-    if (!request) {
-        status = tm_error_set(&error, TM_E_NO_MEMORY, "no memory for requests");
-    }
-    if (status == TM_OK) {
-        status = tm_client_new(run->load->brokers, &options, &client, &error);
-    }
-    if (status == TM_OK) {
-        status = converse(run, client, request, caller->in_flight, &error);
-    }
-    if (status != TM_OK) {
-        give_up(run, status, &error);
-    }
-    tm_client_destroy(&client);
-    free(request);
-    return NULL;
-}
-
-/* ---- all of them ---- */
+/* ---- all of it ---- */
 
 static uint32_t share_threads(const tm_bench_load_t *load, uint32_t in_flight) {
     long processors = sysconf(_SC_NPROCESSORS_ONLN);
@@ -293,36 +160,58 @@ static uint32_t share_threads(const tm_bench_load_t *load, uint32_t in_flight) {
     return load->threads ? load->threads : each;
 }
 
+static void run_here(tm_bench_run_t *run, tm_bench_meter_t *meter, tm_error_t *err) {
+    meter->load.n = 0;
+    tm_status_t status = tm_bench_watch_add(&meter->load, getpid(), err);
+    if (status == TM_OK) {
+        status = tm_bench_meter_start(meter, run->window, err);
+    }
+    if (status != TM_OK) {
+        tm_bench_give_up(run, status, err);
+        return;
+    }
+    tm_bench_call_all(run, 0, run->window->callers);
+    tm_bench_meter_stop(meter);
+}
+
+static void run_it(tm_bench_run_t *run, tm_bench_meter_t *meter, tm_error_t *err) {
+    if (run->point->processes == 1) {
+        run_here(run, meter, err);
+        return;
+    }
+    tm_status_t status = tm_bench_processes_run(run, run->window->callers, meter, err);
+    if (status != TM_OK) {
+        tm_bench_give_up(run, status, err);
+    }
+}
+
+static uint32_t least_of(uint32_t a, uint32_t b) {
+    return a < b ? a : b;
+}
+
 tm_status_t tm_bench_load_run(const tm_bench_load_t *load, tm_bench_events_t *events,
-                              uint32_t in_flight, tm_bench_point_t *point, tm_error_t *err) {
-    uint32_t n = load->brokers && load->clients < in_flight ? load->clients : in_flight;
+                              uint32_t in_flight, tm_bench_meter_t *meter, tm_bench_point_t *point,
+                              tm_error_t *err) {
+    uint32_t callers = load->brokers ? least_of(load->clients, in_flight) : in_flight;
     *point = (tm_bench_point_t){.in_flight = in_flight,
-                                .callers = n,
-                                .threads = load->brokers ? 0 : share_threads(load, in_flight)};
-    run_t run = {.load = load, .events = events, .point = point, .phase_us = tm_cli_now_us()};
-    caller_t *caller = calloc(n, sizeof *caller);
-    if (!caller) {
-        return tm_error_set(err, TM_E_NO_MEMORY, "no memory for %u callers", n);
+                                .callers = callers,
+                                .processes = load->brokers ? least_of(load->processes, callers) : 1,
+                                .threads = load->brokers ? 0 : share_threads(load, in_flight),
+                                .rate = load->rate};
+    tm_bench_window_t *window =
+        mmap(NULL, sizeof *window, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (window == MAP_FAILED) {
+        return tm_error_set(err, TM_E_SYSTEM, "no shared memory: %s", strerror(errno));
     }
+    tm_bench_window_init(window, load->warm_up_s, load->seconds, in_flight, load->rate > 0,
+                         callers);
+    tm_bench_run_t run = {.load = load, .events = events, .window = window, .point = point};
     pthread_mutex_init(&run.lock, NULL);
-    for (uint32_t i = 0; i < n; i++) {
-        caller[i].run = &run;
-        caller[i].in_flight = in_flight / n + (i < in_flight % n);
-        int fault = pthread_create(&caller[i].thread, NULL,
-                                   load->brokers ? call_broker : call_engine, &caller[i]);
-        caller[i].started = fault == 0;
-        if (fault) {
-            tm_error_t error;
-            tm_error_set(&error, TM_E_SYSTEM, "no thread for a caller: %s", strerror(fault));
-            give_up(&run, TM_E_SYSTEM, &error);
-            break;
-        }
-    }
-    for (uint32_t i = 0; i < n && caller[i].started; i++) {
-        pthread_join(caller[i].thread, NULL);
-    }
+    run_it(&run, meter, err);
     pthread_mutex_destroy(&run.lock);
-    free(caller);
+    uint64_t open_us = atomic_load(&window->open_us), close_us = atomic_load(&window->close_us);
+    point->window_us = close_us > open_us && close_us != UINT64_MAX ? close_us - open_us : 0;
+    munmap(window, sizeof *window);
     if (tm_interrupt_signal()) {
         return tm_error_set(err, TM_E_INTERRUPTED, "interrupted");
     }
@@ -330,9 +219,4 @@ tm_status_t tm_bench_load_run(const tm_bench_load_t *load, tm_bench_events_t *ev
         *err = run.error;
     }
     return run.status;
-}
-
-void tm_bench_point_clear(tm_bench_point_t *point) {
-    free(point->sample);
-    *point = (tm_bench_point_t){0};
 }

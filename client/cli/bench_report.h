@@ -20,6 +20,10 @@ typedef struct {
     double p50, p90, p99, max;                 /* total: submit to answer, seen by the caller */
     double queue, service, stages, overhead;   /* medians; overhead = total - stages, per event */
     double sent_per_point, received_per_point; /* bytes */
+    double
+        bytes_per_s;   /* requests and answers; each goes into the broker once and out of it once */
+    double differing;  /* mean share of tracks without a twin in the reference */
+    double load_cpu_s; /* processor time of the processes that made the load */
 } tm_bench_figures_t;
 
 /* What all lines of one command have in common. */
@@ -29,6 +33,8 @@ typedef struct {
     char date[24]; /* UTC: 2025-01-31T12:00:00Z */
     char mix[TM_EVENT_NAME_BYTES + 16];
     bool service; /* brokers asked, rather than engines in this process */
+    bool open;    /* the open loop */
+    bool evenly;  /* its arrivals evenly spaced */
     uint32_t n_events;
     double mean_points;
 } tm_bench_setting_t;
@@ -37,10 +43,13 @@ typedef struct {
 void tm_bench_setting_make(const tm_bench_events_t *events, bool service, tm_bench_setting_t *out);
 
 /* Sorts the point's samples by their times, in turn. */
-void tm_bench_figures_make(tm_bench_point_t *point, tm_bench_figures_t *out);
+void tm_bench_figures_make(tm_bench_point_t *point, const tm_bench_meter_t *meter,
+                           tm_bench_figures_t *out);
 
-void tm_bench_print_titles(FILE *out);
-void tm_bench_print_row(FILE *out, const tm_bench_point_t *point, const tm_bench_figures_t *f);
+void tm_bench_print_titles(FILE *out, const tm_bench_setting_t *setting);
+/* One line, and one more for each GPU and each watched process. */
+void tm_bench_print_row(FILE *out, const tm_bench_setting_t *setting, const tm_bench_point_t *point,
+                        const tm_bench_meter_t *meter, const tm_bench_figures_t *f);
 
 /* "deadline=3;busy=1", or "". Returns `out`. */
 const char *tm_bench_failures(const tm_bench_point_t *point, char *out, size_t bytes);
@@ -49,10 +58,11 @@ const char *tm_bench_failures(const tm_bench_point_t *point, char *out, size_t b
  * other columns. */
 tm_status_t tm_bench_csv_open(const char *path, FILE **out, tm_error_t *err);
 void tm_bench_csv_row(FILE *out, const tm_bench_setting_t *setting, const tm_bench_point_t *point,
-                      const tm_bench_figures_t *f);
+                      const tm_bench_meter_t *meter, const tm_bench_figures_t *f);
 
 /* NULL: no memory. */
 json_t *tm_bench_setting_json(const tm_bench_setting_t *setting);
-json_t *tm_bench_row_json(const tm_bench_point_t *point, const tm_bench_figures_t *f);
+json_t *tm_bench_row_json(const tm_bench_point_t *point, const tm_bench_meter_t *meter,
+                          const tm_bench_figures_t *f);
 
 #endif

@@ -50,6 +50,8 @@ class Bench(ServiceCase):
         (p,) = self.points(done)
         self.assertGreaterEqual(p["answers"], 3)
         self.assertEqual((p["callers"], p["mismatches"], p["retried"]), (2, 0, 0))
+        self.assertEqual((p["differing_mean"], p["differing_max"]), (0, 0))
+        self.assertNotIn("rate", p)
         # 17 bytes a point travel (and the header); the module ids stay at home
         self.assertTrue(17 < p["sent_bytes_per_point"] < 19, p)
         self.assertGreater(p["overhead_ms"], 0)
@@ -60,7 +62,8 @@ class Bench(ServiceCase):
             done = run("bench", "--broker", clients, "--no-reference", "--in-flight", "1,5", "--clients", clients_wanted,
                        "--csv", self.path("out.csv"), *SHORT, SMALL)
             self.assertRuns(done)
-            self.assertEqual(len(done.out.splitlines()), 5)  # machine, nothing, titles, two rows
+            lines = [line for line in done.out.splitlines() if not line.lstrip().startswith("GPU ")]
+            self.assertEqual(len(lines), 5, done.out)  # machine, nothing, titles, two rows
         with open(self.path("out.csv"), newline="") as file:
             rows = list(csv.DictReader(file, strict=True))
         self.assertEqual([(r["in_flight"], r["callers"]) for r in rows], [("1", "1"), ("5", "1"), ("1", "1"), ("5", "3")])
@@ -75,6 +78,124 @@ class Bench(ServiceCase):
             self.assertLess(float(r["events_per_s"]), 2 / 0.003 * 1.05)
         # five events, two slots: some wait
         self.assertGreater(float(rows[1]["queue_ms"]), float(rows[0]["queue_ms"]))
+
+    def test_open_loop(self):
+        clients = self.mock("time_ms=5")
+        for arrivals in ("fixed", "poisson"):
+            done = run("bench", "--json", "--broker", clients, "--no-reference", "--rate", "40,80", "--arrivals", arrivals,
+                       "--clients", 2, "--warm-up", 0.3, "--seconds", 1.5, SMALL)
+            self.assertRuns(done)
+            self.assertEqual(json.loads(done.out)["loop"], arrivals)
+            for p, rate in zip(self.points(done), (40, 80)):
+                self.assertEqual((p["rate"], p["unsent"], p["failed"]), (rate, 0, 0))
+                self.assertAlmostEqual(p["seconds"], 1.5, delta=0.001)
+                # all that was due inside the window was sent and answered
+                self.assertEqual(p["answers"], p["offered"])
+                if arrivals == "fixed":
+                    self.assertTrue(abs(p["offered"] - 1.5 * rate) <= 2, p)
+                else:  # a Poisson number, its standard deviation the root of the mean; the seeds are fixed
+                    self.assertTrue(abs(p["offered"] - 1.5 * rate) <= 5 * (1.5 * rate) ** 0.5, p)
+                self.assertGreaterEqual(p["p50_ms"], 5)
+
+    def test_a_slow_service_cannot_hide(self):
+        """Twenty events per second are possible and a hundred come: times count from when each was due."""
+        clients = self.mock("time_ms=100")
+        done = run("bench", "--json", "--broker", clients, "--no-reference", "--rate", 100, "--arrivals", "fixed",
+                   "--in-flight", 4, "--clients", 2, "--warm-up", 0, "--seconds", 2, "--csv", self.path("o.csv"), SMALL)
+        self.assertRuns(done)
+        (p,) = self.points(done)
+        self.assertLess(p["events_per_s"], 21)
+        self.assertTrue(199 <= p["offered"] <= 200, p)
+        self.assertEqual(p["answers"] + p["unsent"], p["offered"])
+        self.assertGreater(p["unsent"], 100)
+        self.assertGreater(p["late"], p["answers"] / 2)
+        self.assertGreater(p["late_max_ms"], 1000)
+        # four under way and two slots: the request itself takes 0.2 s; the event waited much longer
+        self.assertGreater(p["p99_ms"], 1000)
+        with open(self.path("o.csv"), newline="") as file:
+            (row,) = csv.DictReader(file, strict=True)
+        self.assertEqual((row["loop"], row["rate"], row["unsent"], row["late"]),
+                         ("fixed", "100", str(p["unsent"]), str(p["late"])))
+        table = run("bench", "--broker", clients, "--no-reference", "--rate", 100, "--in-flight", 4, "--warm-up", 0,
+                    "--seconds", 0.5, SMALL)
+        self.assertRuns(table)
+        self.assertRegex(table.out, r"offered/s")
+        self.assertRegex(table.out, r"\d late, \d+ unsent")
+
+    def test_several_processes(self):
+        clients = self.mock("time_ms=1")
+        for more in (("--in-flight", 8), ("--in-flight", 8, "--rate", 200)):
+            done = run("bench", "--json", "--broker", clients, "--no-reference", "--clients", 5, "--processes", 3, *more,
+                       "--warm-up", 0.2, "--seconds", 1, SMALL)
+            self.assertRuns(done)
+            (p,) = self.points(done)
+            self.assertEqual((p["callers"], p["processes"], p["failed"], p["mismatches"]), (5, 3, 0, 0))
+            self.assertGreater(p["answers"], 50)
+            self.assertAlmostEqual(p["events_per_s"], p["answers"] / p["seconds"], delta=0.1 * p["events_per_s"])
+            self.assertGreaterEqual(p["p50_ms"], 1)
+            self.assertGreater(p["load_cpu_s"], 0)
+            self.assertGreater(p["bytes_per_s"], p["events_per_s"] * 17 * 127)  # the event has 127 points
+
+    def test_load_processes_end_with_their_parent(self):
+        clients = self.mock("time_ms=5")
+        process = start("bench", "--broker", clients, "--no-reference", "--seconds", 600, "--clients", 2, "--processes", 2,
+                        "--in-flight", 2, SMALL)
+        children = "/proc/%d/task/%d/children" % (process.pid, process.pid)
+        deadline = time.monotonic() + harness.PATIENCE
+        pids = []
+        while len(pids) < 2 and time.monotonic() < deadline:
+            time.sleep(0.05)
+            with open(children) as file:
+                pids = file.read().split()
+        self.assertEqual(len(pids), 2)
+        os.kill(int(pids[0]), signal.SIGKILL)  # one dies: the other must not be waited for
+        out, err = process.communicate(timeout=harness.PATIENCE)
+        self.assertEqual((process.returncode, err), (1, b"trackmill: load process %s died\n" % pids[0].encode()))
+        self.assertFalse(os.path.exists("/proc/" + pids[1]))
+
+    def test_watch(self):
+        clients = self.mock("time_ms=1")
+        broker, worker = (p.pid for p in self.programs)
+        done = run("bench", "--json", "--broker", clients, "--no-reference", "--in-flight", 4, "--warm-up", 0.1,
+                   "--seconds", 1, "--watch", "%d,%d" % (broker, worker), "--csv", self.path("w.csv"), SMALL)
+        self.assertRuns(done)
+        (p,) = self.points(done)
+        self.assertEqual([(w["pid"], w["name"]) for w in p["watched"]],
+                         [(broker, "trackmill-broker"), (worker, "trackmill-worker")])
+        for w in p["watched"]:
+            self.assertFalse(w["gone"])
+            self.assertTrue(0 <= w["cpu_s"] < p["seconds"] * os.cpu_count() + 1, w)
+            self.assertGreater(w["peak_mib"], 1)
+        self.assertGreater(sum(w["cpu_s"] for w in p["watched"]), 0)
+        with open(self.path("w.csv"), newline="") as file:
+            (row,) = csv.DictReader(file, strict=True)
+        self.assertEqual([word.split("=")[0] for word in row["watched_cpu_s"].split(";")],
+                         ["trackmill-broker:%d" % broker, "trackmill-worker:%d" % worker])
+        table = run("bench", "--broker", clients, "--no-reference", *SHORT, "--watch", broker, SMALL)
+        self.assertRuns(table)
+        self.assertRegex(table.out, r"%d +trackmill-broker +\d\.\d\d cores, peak \d+\.\d MiB\n" % broker)
+        for wrong, words in (("x", "numbers"), ("%d," % broker, "numbers"), ("2147483647", "no such process")):
+            self.assertFails(run("bench", "--broker", clients, "--no-reference", "--watch", wrong, SMALL), 1, "--watch", words)
+
+    def test_gpus(self):
+        folder = os.environ.get("TM_FAKE_NVML")
+        if not folder:
+            self.skipTest("TM_FAKE_NVML names no pretended NVML")
+        clients = self.mock()
+        arguments = ("bench", "--broker", clients, "--no-reference", "--warm-up", 0, "--seconds", 2, "--csv",
+                     self.path("g.csv"), SMALL)
+        done = run(*arguments, "--json", LD_LIBRARY_PATH=folder)
+        self.assertRuns(done)
+        gpus = self.points(done)[0]["gpus"]
+        self.assertEqual([g["name"] for g in gpus], ["Pretended GPU"] * 3)  # up to what would break a line of CSV
+        self.assertTrue(50 < gpus[0]["busy_percent"] <= 100, gpus)
+        self.assertEqual([g["busy_percent"] for g in gpus[1:]], [25, None])
+        with open(self.path("g.csv"), newline="") as file:
+            (row,) = csv.DictReader(file, strict=True)
+        self.assertRegex(row["gpu_busy"], r"^\d+\.\d;25\.0;$")
+        table = run(*arguments, LD_LIBRARY_PATH=folder)
+        self.assertRuns(table)
+        self.assertRegex(table.out, r"GPU 1 +Pretended GPU +25\.0 % busy\n *GPU 2 +Pretended GPU +- busy\n")
 
     def test_wrong_answers(self):
         clients = self.mock("name=standard")  # a mock that says it is the standard model
@@ -111,6 +232,13 @@ class Bench(ServiceCase):
                                  (["--in-flight", "1,,2", SMALL], ("--in-flight 1,,2",)),
                                  (["--in-flight", "1,2x", SMALL], ("--in-flight",)),
                                  (["--in-flight", "257", SMALL], ("256",)),
+                                 (["--in-flight", "1.5", SMALL], ("--in-flight",)),
+                                 (["--rate", "5", SMALL], ("--rate", "--broker")),
+                                 (["--rate", "0", "--broker", "ipc:///x", SMALL], ("--rate 0",)),
+                                 (["--rate", "5", "--in-flight", "1,2", "--broker", "ipc:///x", SMALL], ("one number",)),
+                                 (["--arrivals", "odd", SMALL], ("--arrivals odd",)),
+                                 (["--processes", "2", SMALL], ("--clients",)),
+                                 (["--tolerance", "1.5", SMALL], ("--tolerance",)),
                                  (["--seconds", "0", SMALL], ("--seconds",)), (["--clients", "0", SMALL], ("--clients",))):
             self.assertFails(run("bench", *arguments), 2, *words)
         self.assertFails(run("bench", self.path("none.npz")), 1, "none.npz")
