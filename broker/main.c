@@ -3,6 +3,7 @@
  * trackmill-broker: options, signals, and the life of its two threads.
  */
 #include <errno.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -14,6 +15,11 @@
 
 #include "broker/http.h"
 #include "broker/relay.h"
+
+enum {
+    MMAP_BYTES = 32 << 20, // the most that glibc takes; still larger messages are mapped one by one
+    KEPT_BYTES = 64 << 20
+};
 
 /* At the limit of descriptors, accept() fails for ever and an I/O thread spins on it. */
 static void raise_descriptor_limit(void) {
@@ -27,6 +33,16 @@ static void raise_descriptor_limit(void) {
     if (limit.rlim_cur != RLIM_INFINITY && limit.rlim_cur < wanted)
         tm_log(TM_LOG_WARN, "only %llu descriptors are allowed: raise \"ulimit -n\" to %llu",
                (unsigned long long)limit.rlim_cur, (unsigned long long)wanted);
+}
+
+/* Events are large and come and go: as glibc has it, each would be new memory from the kernel, page by
+ * page, which costs a sixth of the broker's time (docs/benchmarks.md). Threads keep up to KEPT_BYTES
+ * each instead. Other C libraries do as they like. */
+static void keep_memory(void) {
+#ifdef __GLIBC__
+    mallopt(M_MMAP_THRESHOLD, MMAP_BYTES);
+    mallopt(M_TRIM_THRESHOLD, KEPT_BYTES);
+#endif
 }
 
 /* Blocks the signals in this thread and all that it will start. */
@@ -71,6 +87,7 @@ int main(int argc, char **argv) {
     if (next == TM_OPTIONS_EXIT)
         return EXIT_SUCCESS;
     tm_log_set_level(options.log_level);
+    keep_memory(); // before there are threads
     raise_descriptor_limit();
 
     tm_relay_t *relay = NULL;
