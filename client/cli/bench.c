@@ -25,7 +25,7 @@ typedef struct {
     const char *model, *brokers, *in_flight, *csv, *device, *rates, *arrivals, *watch;
     uint32_t clients, processes, threads;
     double seconds, warm_up_s, ttl_s, tolerance;
-    bool no_reference, with_module_id, json;
+    bool no_reference, with_module_id, json, spread;
 } options_t;
 
 typedef struct {
@@ -168,6 +168,7 @@ static tm_status_t measure(run_t *run, uint32_t in_flight, double rate, tm_error
         .seconds = o->seconds,
         .rate = rate,
         .evenly = run->setting.evenly,
+        .spread = o->spread,
     };
     char what[WHAT_BYTES];
     snprintf(what, sizeof what, rate > 0 ? "%g/s" : "%g in flight", rate > 0 ? rate : in_flight);
@@ -309,6 +310,8 @@ int tm_cmd_bench(int argc, char **argv) {
          &options.clients, 1, CLIENTS_MAX},
         {"processes", "N", "that make the load and share the clients (1)", TM_OPTION_COUNT,
          &options.processes, 1, TM_BENCH_PROCESSES_MAX},
+        {"spread", NULL, "each client begins with another broker of the list", TM_OPTION_FLAG,
+         &options.spread, 0, 0},
         {"ttl", "SECONDS", "deadline of each event at the service (60)", TM_OPTION_NUMBER,
          &options.ttl_s, 0.001, TM_TTL_MAX_MS / MS_PER_S},
         {"threads", "N", "of each embedded engine (0: the cores shared out)", TM_OPTION_COUNT,

@@ -103,11 +103,32 @@ uint32_t tm_bench_next_event(tm_bench_run_t *run) {
 
 /* ---- callers ---- */
 
+/* "a,b,c" begun at another of its entries: "b,c,a". Allocated; NULL: no memory. */
+static char *turn_list(const char *list, uint32_t turns) {
+    uint32_t entries = 1;
+    for (const char *p = list; *p; p++) {
+        entries += *p == ',';
+    }
+    const char *begin = list;
+    for (uint32_t i = 0; i < turns % entries; i++) {
+        begin = strchr(begin, ',') + 1;
+    }
+    char *turned = NULL;
+    int length = begin == list ? asprintf(&turned, "%s", list)
+                               : asprintf(&turned, "%s,%.*s", begin, (int)(begin - list) - 1, list);
+    return length < 0 ? NULL : turned;
+}
+
 tm_status_t tm_bench_client_new(const tm_bench_caller_t *caller, tm_client_t **out,
                                 tm_error_t *err) {
+    const tm_bench_load_t *load = caller->run->load;
     const tm_client_options_t options = {.max_bytes =
                                              (uint64_t)caller->in_flight * TM_PAYLOAD_MAX_BYTES};
-    return tm_client_new(caller->run->load->brokers, &options, out, err);
+    char *brokers = turn_list(load->brokers, load->spread ? caller->index : 0);
+    tm_status_t status = brokers ? tm_client_new(brokers, &options, out, err)
+                                 : tm_error_set(err, TM_E_NO_MEMORY, "no memory for a client");
+    free(brokers);
+    return status;
 }
 
 tm_status_t tm_bench_submit(tm_bench_run_t *run, tm_client_t *client, uint32_t event, uint64_t *id,

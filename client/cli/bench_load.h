@@ -38,6 +38,7 @@ typedef struct {
     double warm_up_s, seconds;
     double rate; /* brokers only: arrivals per second of all; 0: closed loop */
     bool evenly; /* arrivals evenly spaced, not by chance */
+    bool spread; /* each caller begins with another broker of the list */
 } tm_bench_load_t;
 
 /* One measurement. in_flight: events under way, in the open loop at most. The meter runs while the

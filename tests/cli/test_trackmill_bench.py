@@ -136,6 +136,21 @@ class Bench(ServiceCase):
             self.assertGreater(p["load_cpu_s"], 0)
             self.assertGreater(p["bytes_per_s"], p["events_per_s"] * 17 * 127)  # the event has 127 points
 
+    def test_spread_over_brokers(self):
+        brokers = [self.broker() for _ in range(3)]
+        self.worker(",".join(workers for _, workers in brokers), "--backend", "mock", "--slots", 2)
+        listed = ",".join(clients for clients, _ in brokers)
+        for more, met in (((), 1), (("--spread",), 3)):
+            before = self.answered(listed)
+            self.assertRuns(run("bench", "--broker", listed, "--no-reference", "--clients", 3, "--in-flight", 3, *more,
+                                *SHORT, SMALL))
+            self.assertEqual(sum(b < a for b, a in zip(before, self.answered(listed))), met)
+
+    def answered(self, brokers):
+        done = run("status", "--json", "--broker", brokers)
+        self.assertRuns(done)
+        return [report["answered"] for report in json.loads(done.out)]
+
     def test_load_processes_end_with_their_parent(self):
         clients = self.mock("time_ms=5")
         process = start("bench", "--broker", clients, "--no-reference", "--seconds", 600, "--clients", 2, "--processes", 2,
