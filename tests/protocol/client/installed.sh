@@ -32,22 +32,11 @@ export PKG_CONFIG_PATH
 
 # and from C++, if there is a compiler
 if command -v c++ >/dev/null; then
-    cat >"$dir/plus.cpp" <<END
-#include <trackmill.h>
-int main() {
-    tm_columns_t event{};
-    tm_client_t *client = nullptr;
-    tm_error_t error{};
-    tm_columns_add(&event, "x", TM_F32, 0, nullptr, &error);
-    bool refused = tm_client_new("nonsense", nullptr, &client, &error) == TM_E_ARGUMENT;
-    tm_client_destroy(&client);
-    return refused ? 0 : 1;
-}
-END
+    awk '/^```cpp$/ { inside = 1; next } /^```$/ { inside = 0 } inside' "$source/docs/client.md" >"$dir/plus.cpp"
+    grep -q trackmill.hpp "$dir/plus.cpp"
     # shellcheck disable=SC2046
-    c++ -std=c++17 -Wall -Wextra -Werror "$dir/plus.cpp" -o "$dir/plus" \
+    c++ -std=c++20 -Wall -Wextra -Werror "$dir/plus.cpp" -o "$dir/plus" \
         $(pkg-config --cflags --libs trackmill)
-    LD_LIBRARY_PATH=$libdir "$dir/plus"
 fi
 
 cat >"$dir/project/CMakeLists.txt" <<END
@@ -94,6 +83,7 @@ if [ -n "$broker" ]; then
     "$dir/one" "$clients" >"$dir/out"
     cat "$dir/out"
     grep -q '^1 candidates by mock@1 on ' "$dir/out" && grep -q ': 0 1 2 3 4$' "$dir/out"
+    if [ -x "$dir/plus" ]; then "$dir/plus" "$clients" | grep '^score 0\.[0-9]*: 0 1 2 3 4$'; fi
     "$dir/project/build/many" "$clients" | grep '^100 events, 0 without tracks$'
 fi
 
