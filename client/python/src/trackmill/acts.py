@@ -5,7 +5,8 @@
     addTrackmill(s, "tcp://broker:5570")  # or addTrackmill(s): the engine in this process
 
 reads space points (and clusters, where the model wants their columns) and writes proto tracks over
-measurement indices, for ProtoTracksToTracks, ProtoTracksToParameters and the fits. docs/acts.md says more.
+measurement indices, for ProtoTracksToTracks, ProtoTracksToParameters and the fits. With the geometry and the
+field it also estimates start parameters, and addTrackmillFit fits. docs/acts.md says more.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ ON_FAILURE = ("abort", "skip", "embedded")
 
 _SAMPLE = 512  # space points whose source links are compared with what the first event showed
 _DECIDE = 1000  # space points that an event needs to show anything
+_REFIT_INFLATION = 100.0  # of the variances that the second fit starts from: it shall forget the first
+_SEED_DISTANCE_MM = 1.0  # in the plane across the beam, between points that start parameters are made of
 _BROKER_PAUSE_S = 30.0  # after NoBrokerError, so long the embedded engine takes events at once
 
 Rows = npt.NDArray[np.int64]
@@ -59,12 +62,7 @@ class Links:
 
     @property
     def one_each(self) -> bool:
-        return len(self.measurements) == len(self.offsets) - 1 and bool((np.diff(self.offsets) == 1).all())
-
-    @property
-    def are_rows(self) -> bool:
-        """Space point i is made of measurement i alone."""
-        return self.one_each and bool((self.measurements == np.arange(len(self.measurements))).all())
+        return len(self.measurements) == len(self.offsets) - 1  # none has none
 
 
 def _indices(point: Any) -> list[int]:
@@ -83,10 +81,20 @@ def read_links(points: Any) -> Links:
     return Links(offsets, np.fromiter(itertools.chain.from_iterable(lists), np.int64, int(offsets[-1])))
 
 
-def _rows_still_hold(points: Any, n: int) -> bool:
+def _sample_are_rows(points: Any) -> bool:
     """Whether space point i is made of measurement i alone, for a sample of them."""
-    sample = range(0, n, max(1, n // _SAMPLE))
-    return all(_indices(points[i]) == [i] for i in (*sample, n - 1))
+    n = len(points)
+    return all(_indices(points[i]) == [i] for i in (*range(0, n, max(1, n // _SAMPLE)), n - 1))
+
+
+def _first_are_rows(points: Any) -> bool:
+    """Whether the first measurement of each space point i is measurement i. (Reading all links of each point
+    to their end takes six times as long.)"""
+    for i, point in enumerate(points):
+        link = next(point.sourceLinks, None)
+        if link is None or ex.IndexSourceLink.fromSourceLink(link).index() != i:
+            return False
+    return True
 
 
 def read_clusters(clusters: Any, names: Sequence[str]) -> dict[str, Array]:
@@ -246,16 +254,17 @@ class TrackmillAlgorithm(ex.IAlgorithm):  # type: ignore[misc]
         """The measurements of the space points; None: space point i is measurement i.
 
         Reading all source links from Python takes longer than all the rest, and their order is a property
-        of the job, not of the event: the first event is read in full, of later ones a sample.
+        of the job, not of the event: of the first event each point is looked at, of later ones a sample.
         """
-        if self._are_rows and _rows_still_hold(points, len(points)):
-            return None
-        links = read_links(points)
         if self._are_rows is None and len(points) >= _DECIDE:
-            self._are_rows = links.are_rows
-        elif self._are_rows:  # it did not hold: never again
-            self._are_rows = False
-        return links
+            self._are_rows = _sample_are_rows(points) and _first_are_rows(points)
+            if self._are_rows:
+                return None
+        elif self._are_rows:
+            self._are_rows = _sample_are_rows(points)  # once it does not hold: never again
+            if self._are_rows:
+                return None
+        return read_links(points)
 
     def _read_event(self, context: Any, points: Any, links: Links | None) -> dict[str, Array]:
         event: dict[str, Array] = {"x": points.x, "y": points.y, "z": points.z}
@@ -346,15 +355,99 @@ def addTrackmill(
     s.addAlgorithm(algorithm)
     if estimate:
         s.addAlgorithm(
-            ex.ProtoTracksToParameters(
+            ex.ProtoTracksToSeeds(
                 level=level,
                 inputProtoTracks=found,
                 inputSpacePoints=inputSpacePoints,
-                geometry=trackingGeometry,
-                magneticField=field,
                 outputSeeds=f"{outputProtoTracks}_seeds",
-                outputParameters=outputParameters,
+                outputProtoTracks=f"{outputProtoTracks}_seeded",
+            )
+        )
+        s.addAlgorithm(
+            ex.TrackParamsEstimationAlgorithm(
+                level=level,
+                inputSeeds=f"{outputProtoTracks}_seeds",
+                inputProtoTracks=f"{outputProtoTracks}_seeded",
+                trackingGeometry=trackingGeometry,
+                magneticField=field,
+                spacePointSelection=ex.SeedSpacePointSelection.SpreadTriplet,
+                minTransverseDistance=_SEED_DISTANCE_MM,
+                outputTrackParameters=outputParameters,
                 outputProtoTracks=outputProtoTracks,
             )
         )
     return algorithm
+
+
+def addTrackmillFit(
+    s: Any,
+    trackingGeometry: Any,
+    field: Any,
+    *,
+    inputProtoTracks: str = "trackmill_prototracks",
+    inputParameters: str = "estimatedparameters",
+    inputMeasurements: str = "measurements",
+    outputTracks: str = "trackmill_tracks",
+    outlierChi2: float = 30.0,
+    trackSelectorConfig: Any = None,
+    logLevel: Any = None,
+) -> Any:
+    """Adds a Kalman fit of what addTrackmill found, at the beam line, and a refit; returns the sequencer.
+
+    The second pass starts from the first one's result; it makes measurements that are further off than
+    outlierChi2 outliers, which the first one, with start parameters from three space points, could not tell.
+    trackSelectorConfig: an acts.TrackSelector.Config; tracks that it does not take are left out.
+    """
+    level = ex.defaultLogging(s, logLevel)()
+    first, second = (
+        ex.makeKalmanFitterFunction(
+            trackingGeometry,
+            field,
+            multipleScattering=True,
+            energyLoss=True,
+            reverseFilteringMomThreshold=0.0,
+            reverseFilteringCovarianceScaling=100.0,
+            freeToBoundCorrection=ex.FreeToBoundCorrection(False),
+            chi2Cut=cut,
+            useJosephFormulation=False,
+            level=level,
+        )
+        for cut in (float("inf"), outlierChi2)
+    )
+    refitted = outputTracks if trackSelectorConfig is None else f"{outputTracks}_all"
+    s.addAlgorithm(
+        ex.TrackFittingAlgorithm(
+            level=level,
+            inputMeasurements=inputMeasurements,
+            inputProtoTracks=inputProtoTracks,
+            inputInitialTrackParameters=inputParameters,
+            inputClusters="",
+            outputTracks=f"{outputTracks}_first",
+            pickTrack=-1,
+            fit=first,
+            calibrator=ex.makePassThroughCalibrator(),
+            linkForward=False,
+            referenceSurface=acts.Surface.createPerigee(acts.Vector3(0, 0, 0)),
+        )
+    )
+    s.addAlgorithm(
+        ex.RefittingAlgorithm(
+            level=level,
+            inputTracks=f"{outputTracks}_first",
+            outputTracks=refitted,
+            fit=second,
+            pickTrack=-1,
+            initialVarInflation=[_REFIT_INFLATION] * 6,
+        )
+    )
+    if trackSelectorConfig is not None:
+        s.addAlgorithm(
+            ex.TrackSelectorAlgorithm(
+                level=level,
+                inputTracks=refitted,
+                outputTracks=outputTracks,
+                selectorConfig=trackSelectorConfig,
+            )
+        )
+    s.addWhiteboardAlias("tracks", outputTracks)  # as ACTS's own functions call the last ones
+    return s
