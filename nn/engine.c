@@ -9,6 +9,7 @@
 #include <time.h>
 
 #include "nn/stages.h"
+#include "nn/tracks_post.h"
 #ifdef TM_HAVE_CUDA
 #include "nn/cuda/cuda.h"
 #endif
@@ -175,6 +176,11 @@ tm_status_t tm_engine_new(const tm_model_t *model, const tm_engine_options_t *op
     tm_status_t status = choose_device(options, &ordinal, err);
     if (status == TM_OK && ordinal == NO_GPU) {
         return tm_engine_new_on(&tm_stages_cpu, pipeline, options, out, err);
+    }
+    if (status == TM_OK && tm_post_wanted(pipeline)) {
+        status = tm_error_set(err, TM_E_BACKEND,
+                              "the model's steps behind the track builder (split, join, select) are "
+                              "not done on a GPU yet: say cpu as device");
     }
     if (status == TM_OK) {
         status = open_gpu(pipeline, ordinal, &device, err);
