@@ -303,29 +303,6 @@ static tm_status_t read_gnn(reader_t *r) {
     return kind == 0 ? read_interaction(r, &stage) : read_resagnn(r, &stage);
 }
 
-static tm_status_t read_tracks(reader_t *r) {
-    static const char *const keys[] = {"cut", "builder", "min_points"};
-    static const char *const builders[] = {"components", "best_edges"}; /* as tm_builder_t */
-    tm_node_t stage;
-    size_t builder = 0;
-    tm_status_t status = tm_node_get(r->root, "tracks", &stage, r->err);
-    if (status == TM_OK) {
-        status = tm_node_check_object(&stage, keys, COUNT(keys), r->err);
-    }
-    if (status == TM_OK) {
-        status = tm_node_get_float(&stage, "cut", 0, TM_SCORE_CUT_MAX, &r->p->tracks.cut, r->err);
-    }
-    if (status == TM_OK) {
-        status = tm_node_get_word(&stage, "builder", builders, COUNT(builders), &builder, r->err);
-    }
-    r->p->tracks.builder = (tm_builder_t)builder;
-    if (status == TM_OK) {
-        status = tm_node_get_uint(&stage, "min_points", TM_MIN_POINTS_MIN, TM_MIN_POINTS_MAX,
-                                  &r->p->tracks.min_points, r->err);
-    }
-    return status;
-}
-
 /* A name that the service can announce (wire/message.h, tm_model_id_t). */
 static tm_status_t read_name(reader_t *r, const char *key, const char **out) {
     tm_node_t node;
@@ -412,7 +389,7 @@ tm_status_t tm_pipeline_read(const json_t *json, tm_weights_t *weights, tm_pipel
         status = read_gnn(&reader);
     }
     if (status == TM_OK) {
-        status = read_tracks(&reader);
+        status = tm_tracks_read(&root, pipeline, err);
     }
     return status;
 }

@@ -40,4 +40,7 @@ tm_status_t tm_feature_list_read(const tm_node_t *root, const tm_node_t *stage,
                                  const tm_pipeline_t *pipeline, tm_feature_list_t *list,
                                  tm_error_t *err);
 
+/* The tracks section, after all that it refers to; model_tracks.c. */
+tm_status_t tm_tracks_read(const tm_node_t *root, tm_pipeline_t *pipeline, tm_error_t *err);
+
 #endif

@@ -18,6 +18,8 @@
 #define TM_WIDTH_MAX 8192       /* neurons of a layer */
 #define TM_INPUTS_MAX 8         /* parts concatenated before an MLP */
 #define TM_EMBED_DIM_MAX 16
+#define TM_ZONES_MAX 16   /* regions of a detector, for the fit of tracks */
+#define TM_JOIN_WEIGHTS 7 /* of the function that scores the joint of two candidates */
 
 typedef enum {
     TM_OP_LINEAR,
@@ -121,6 +123,12 @@ typedef enum { TM_GNN_NONE, TM_GNN_INTERACTION, TM_GNN_RESAGNN } tm_gnn_kind_t;
 typedef enum { TM_ORDER_NODE_FIRST, TM_ORDER_EDGE_FIRST } tm_order_t;
 typedef enum { TM_BUILDER_COMPONENTS, TM_BUILDER_BEST_EDGES } tm_builder_t;
 
+/* Errors of space points where r < r_max and |z| < z_max; mm. */
+typedef struct {
+    float r_max, z_max;
+    float sigma_phi, sigma_r, sigma_z;
+} tm_zone_t;
+
 typedef struct {
     uint32_t n_features;
     tm_feature_t feature[TM_FEATURES_MAX];
@@ -164,6 +172,31 @@ typedef struct {
         float cut;
         tm_builder_t builder;
         uint32_t min_points;
+
+        struct {
+            bool present;
+            float field_tesla; /* along z; not 0 */
+            float scattering;  /* mm · GeV */
+            float kink;        /* rad · GeV, at each point; 0: none */
+            uint32_t ends;     /* points on each side that tell whether a link fits */
+            uint32_t n_zones;
+            tm_zone_t zone[TM_ZONES_MAX]; /* the first that a point is in; else the last */
+        } fit;
+        struct {
+            bool present;
+            float score; /* links below */
+            float chi2;  /* … that fit worse are broken */
+        } split;
+        struct {
+            uint32_t points; /* candidates of no more; 0: no such step */
+            float score;     /* … are dropped when their score is below */
+        } select;
+        struct {
+            bool present;
+            float dphi, dcot; /* how far a start may be from an end */
+            float chi2;       /* of a joint worth a score */
+            float weight[TM_JOIN_WEIGHTS];
+        } join;
     } tracks;
 } tm_pipeline_t;
 

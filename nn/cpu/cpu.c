@@ -70,12 +70,13 @@ static void cpu_close(tm_device_t **p) {
         &cpu->kept_src, &cpu->kept_dst,    &cpu->kept_logits, &cpu->chunk_logits, &cpu->x,
         &cpu->x_next,   &cpu->x0,          &cpu->e,           &cpu->e0,           &cpu->m,
         &cpu->weights,  &cpu->src_offsets, &cpu->dst_offsets, &cpu->by_dst,       &cpu->logits,
-        &cpu->order,    &cpu->parent,      &cpu->used,
+        &cpu->order,    &cpu->used,        &cpu->link_src,    &cpu->link_dst,     &cpu->link_logits,
     };
     for (size_t i = 0; i < sizeof buffers / sizeof buffers[0]; i++) {
         tm_buffer_free(buffers[i]);
     }
     tm_radius_destroy(&cpu->radius);
+    tm_post_destroy(&cpu->post);
     free(cpu);
     *p = NULL;
 }
@@ -95,7 +96,10 @@ static tm_status_t cpu_open(const tm_pipeline_t *pipeline, int threads, tm_devic
     cpu->threads_max = threads > 0 ? threads : omp_get_max_threads();
     cpu->threads = cpu->threads_max;
     cpu->radius = tm_radius_new(cpu->threads_max);
-    if (!cpu->radius) {
+    cpu->post = tm_post_new();
+    if (!cpu->radius || !cpu->post) {
+        tm_radius_destroy(&cpu->radius);
+        tm_post_destroy(&cpu->post);
         free(cpu);
         return tm_error_set(err, TM_E_NO_MEMORY, "no memory for an engine");
     }

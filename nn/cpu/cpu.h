@@ -12,6 +12,7 @@
 #include "nn/cpu/kernels.h"
 #include "nn/cpu/memory.h"
 #include "nn/stages.h"
+#include "nn/tracks_post.h"
 
 typedef struct tm_radius tm_radius_t; /* nn/cpu/radius.c */
 
@@ -35,7 +36,9 @@ typedef struct {
     tm_buffer_t x, x_next, x0, e, e0, m, weights; /* gnn */
     tm_buffer_t src_offsets, dst_offsets, by_dst; /* gnn */
     tm_buffer_t logits;                           /* gnn */
-    tm_buffer_t order, parent, used;              /* tracks */
+    tm_buffer_t order, used;                      /* tracks */
+    tm_buffer_t link_src, link_dst, link_logits;  /* tracks */
+    tm_post_t *post;                              /* tracks */
 } tm_cpu_t;
 
 /* Whether the caller wants the event no more. */

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "nn/ref/ref.h"
+#include "nn/ref/tracks_steps.h"
 
 /* Working arrays of one event. */
 typedef struct {
@@ -15,6 +16,10 @@ typedef struct {
     uint32_t *label;              /* [n]: least row of the component */
     uint32_t *size, *n_edges;     /* [n], by label */
     double *score;                /* [n], by label */
+    uint32_t *next, *prev;        /* [n]: chains, for the steps behind the builder */
+    float *link_logit;            /* [n] */
+    uint32_t *src, *dst;          /* [n]: the links that the steps leave */
+    tm_edges_t links;
 } work_t;
 
 /* Whether edge e is better than edge `than`, which may be none. */
@@ -92,13 +97,56 @@ static void place_points(const work_t *w, const float *rho, uint32_t min_points,
     tracks->offsets[t] = at;
 }
 
-static tm_status_t find(work_t *w, const tm_pipeline_t *p, const float *rho, tm_tracks_t *tracks,
-                        uint64_t *track_edges, tm_error_t *err) {
+/* Edges taken → chains → steps → the links left, which take the place of the edges. */
+static tm_status_t run_steps(work_t *w, const tm_pipeline_t *p, const tm_points_t *points,
+                             tm_error_t *err) {
+    for (uint32_t i = 0; i < w->n; i++) {
+        w->next[i] = w->prev[i] = TM_REF_NONE;
+    }
+    for (uint32_t e = 0; e < w->edges->n; e++) {
+        if (w->taken[e]) {
+            w->next[w->edges->src[e]] = w->edges->dst[e];
+            w->prev[w->edges->dst[e]] = w->edges->src[e];
+            w->link_logit[w->edges->src[e]] = w->logits[e];
+        }
+    }
+    tm_ref_links_t chains = {
+        .pipeline = p, .points = points, .next = w->next, .prev = w->prev, .logit = w->link_logit};
+    tm_status_t status = tm_ref_track_steps(&chains, err);
+    if (status != TM_OK) {
+        return status;
+    }
+    for (uint32_t i = 0; i < w->n; i++) {
+        if (w->next[i] != TM_REF_NONE) {
+            w->src[w->links.n] = i;
+            w->dst[w->links.n] = w->next[i];
+            w->link_logit[w->links.n++] = w->link_logit[i];
+        }
+    }
+    w->links.src = w->src;
+    w->links.dst = w->dst;
+    w->edges = &w->links;
+    w->logits = w->link_logit;
+    status = tm_ref_renew(&w->taken, w->links.n, sizeof *w->taken, err);
+    for (uint32_t e = 0; e < w->links.n && status == TM_OK; e++) {
+        w->taken[e] = true;
+    }
+    return status;
+}
+
+static tm_status_t find(work_t *w, const tm_pipeline_t *p, const tm_points_t *points,
+                        tm_tracks_t *tracks, uint64_t *track_edges, tm_error_t *err) {
     for (uint32_t e = 0; e < w->edges->n; e++) {
         w->candidate[e] = tm_ref_sigmoid((double)w->logits[e]) > (double)p->tracks.cut;
         w->taken[e] = w->candidate[e] && p->tracks.builder == TM_BUILDER_COMPONENTS;
     }
     while (p->tracks.builder == TM_BUILDER_BEST_EDGES && take_round(w)) {
+    }
+    if (p->tracks.split.present || p->tracks.join.present || p->tracks.select.points > 0) {
+        tm_status_t status = run_steps(w, p, points, err);
+        if (status != TM_OK) {
+            return status;
+        }
     }
     label_components(w);
     *track_edges = 0;
@@ -123,7 +171,7 @@ static tm_status_t find(work_t *w, const tm_pipeline_t *p, const float *rho, tm_
     }
     tm_status_t status = tm_tracks_alloc(tracks, w->n, n_tracks, n_indices, err);
     if (status == TM_OK) {
-        place_points(w, rho, p->tracks.min_points, tracks);
+        place_points(w, points->rho, p->tracks.min_points, tracks);
     }
     return status;
 }
@@ -141,13 +189,16 @@ tm_status_t tm_ref_tracks(tm_device_t *device, const tm_points_t *points, const 
         {&w.best_out, w.n, sizeof(uint32_t)},   {&w.best_in, w.n, sizeof(uint32_t)},
         {&w.label, w.n, sizeof(uint32_t)},      {&w.size, w.n, sizeof(uint32_t)},
         {&w.n_edges, w.n, sizeof(uint32_t)},    {&w.score, w.n, sizeof(double)},
+        {&w.next, w.n, sizeof(uint32_t)},       {&w.prev, w.n, sizeof(uint32_t)},
+        {&w.link_logit, w.n, sizeof(float)},    {&w.src, w.n, sizeof(uint32_t)},
+        {&w.dst, w.n, sizeof(uint32_t)},
     };
     tm_status_t status = TM_OK;
     for (size_t k = 0; k < sizeof arrays / sizeof arrays[0] && status == TM_OK; k++) {
         status = tm_ref_renew(arrays[k].array, arrays[k].count, arrays[k].bytes, err);
     }
     if (status == TM_OK) {
-        status = find(&w, device->pipeline, points->rho, tracks, track_edges, err);
+        status = find(&w, device->pipeline, points, tracks, track_edges, err);
     }
     free(w.candidate);
     free(w.taken);
@@ -159,5 +210,10 @@ tm_status_t tm_ref_tracks(tm_device_t *device, const tm_points_t *points, const 
     free(w.size);
     free(w.n_edges);
     free(w.score);
+    free(w.next);
+    free(w.prev);
+    free(w.link_logit);
+    free(w.src);
+    free(w.dst);
     return status;
 }

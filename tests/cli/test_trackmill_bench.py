@@ -38,7 +38,7 @@ class Bench(ServiceCase):
             self.assertAlmostEqual(p["events_per_s"], p["answers"] / p["seconds"], delta=0.01 * p["events_per_s"])
             self.assertTrue(0 < p["p50_ms"] <= p["p90_ms"] <= p["p99_ms"] <= p["max_ms"])
             self.assertTrue(0 < p["stages_ms"] <= p["p50_ms"])
-            self.assertEqual((p["model"], p["failed"], p["mismatches"]), ("standard@1", 0, 0))
+            self.assertEqual((p["model"], p["failed"], p["mismatches"]), ("standard@2", 0, 0))
         self.assertNotIn(os.uname().nodename, json.loads(done.out)["machine"])
 
     def test_service_same_answers_as_embedded(self):

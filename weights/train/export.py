@@ -5,6 +5,7 @@ import sys
 
 import events
 import graph
+import tracks
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "convert"))
 import safetensors_io  # noqa: E402
@@ -25,7 +26,7 @@ def operations(prefix, sequential, tensors):
     return ops
 
 
-def write_model(path, nets, name, version, radius, filter_cut, edge_cut):
+def write_model(path, nets, name, version, radius, filter_cut):
     tensors, gnn = {}, nets["gnn"]
     pipeline = {
         "format": 1, "name": name, "version": version,
@@ -47,5 +48,5 @@ def write_model(path, nets, name, version, radius, filter_cut, edge_cut):
                 "edge_mlp": operations("gnn.edge_mlp", gnn.edge_mlp, tensors), "edge_residual": True,
                 "output_inputs": ["x_src", "x_dst", "e"],
                 "output": operations("gnn.output", gnn.output, tensors)},
-        "tracks": {"cut": edge_cut, "builder": "best_edges", "min_points": 3}}
+        "tracks": tracks.TRACKS}
     safetensors_io.write(path, tensors, pipeline)

@@ -360,7 +360,7 @@ def main():
     with open(options.out + "/validation.json", "w") as file:
         json.dump(table, file, indent=1)
     export.write_model(f"{options.out}/{options.name}.safetensors", nets, options.name, options.version, RADIUS,
-                       state["filter_cut"], 0.2)
+                       state["filter_cut"])
     say("done" if done else "gnn budget not used up: call again", "— model written")
 
 

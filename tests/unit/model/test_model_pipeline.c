@@ -301,6 +301,69 @@ static void test_filter_and_tracks(void **state) {
     run_edits("vanilla_filter", alone, COUNT(alone));
 }
 
+/* A tracks section with these steps behind "cut", "builder" and "min_points". */
+#define STEPS(rest) "{\"cut\": 0.4, \"builder\": \"best_edges\", \"min_points\": 3, " rest "}"
+#define ZONE "{\"sigma_phi\": 0.03, \"sigma_z\": 0.5}"
+#define FIT_OF(rest, zones) "\"fit\": {\"field_tesla\": 2, " rest "\"zones\": " zones "}"
+#define FIT FIT_OF("\"scattering\": 0.08, ", "[" ZONE "]")
+#define JOIN_OF(weights) \
+    "\"join\": {\"dphi\": 0.2, \"dcot\": 0.1, \"chi2\": 200, \"weights\": " weights "}"
+#define JOIN JOIN_OF("[1, 2, 3, 4, 5, 6, -7.5]")
+
+static void test_track_steps(void **state) {
+    (void)state;
+    static const edit_t edits[] = {
+        {"tracks", STEPS(FIT), NULL},
+        {"tracks", STEPS(FIT ", \"split\": {\"score\": 0.9, \"chi2\": 8}, " JOIN), NULL},
+        {"tracks", STEPS("\"select\": {\"points\": 4, \"score\": 0.8}"), NULL},
+        {"tracks", STEPS("\"walk\": {}"), "tracks.walk: unknown key"},
+        {"tracks", STEPS("\"fit\": 2"), "tracks.fit: a number where an object is expected"},
+        {"tracks", STEPS(FIT_OF("", "[" ZONE "]")), "tracks.fit.scattering: this key is missing"},
+        {"tracks", STEPS(FIT_OF("\"scattering\": 0, ", "[" ZONE "]")),
+         "tracks.fit.scattering: 0 is outside"},
+        {"tracks", STEPS(FIT_OF("\"scattering\": 1, \"ends\": 1, ", "[" ZONE "]")),
+         "tracks.fit.ends: 1 is outside 2 to 32"},
+        {"tracks", STEPS(FIT_OF("\"scattering\": 1, \"kink\": -1, ", "[" ZONE "]")),
+         "tracks.fit.kink: -1 is outside"},
+        {"tracks", STEPS(FIT_OF("\"scattering\": 1, ", "[]")), "tracks.fit.zones: "},
+        {"tracks", STEPS(FIT_OF("\"scattering\": 1, ", "[{\"sigma_phi\": 1}]")),
+         "tracks.fit.zones[0]: sigma_r and sigma_z are both 0"},
+        {"tracks", STEPS(FIT_OF("\"scattering\": 1, ", "[{\"sigma_z\": 1}]")),
+         "tracks.fit.zones[0].sigma_phi: this key is missing"},
+        {"tracks", STEPS(FIT_OF("\"scattering\": 1, ", "[" ZONE ", {\"r\": 1}]")),
+         "tracks.fit.zones[1].r: unknown key"},
+        {"tracks", STEPS("\"fit\": {\"field_tesla\": 0, \"scattering\": 1, \"zones\": [" ZONE "]}"),
+         "tracks.fit: field_tesla is 0"},
+        {"tracks", STEPS("\"split\": {\"score\": 0.9, \"chi2\": 8}"),
+         "tracks.split: needs tracks.fit"},
+        {"tracks", STEPS(FIT ", \"split\": {\"score\": 2, \"chi2\": 8}"),
+         "tracks.split.score: 2 is outside 0 to 1"},
+        {"tracks", STEPS(FIT ", \"split\": {\"score\": 1, \"chi2\": 0}"),
+         "tracks.split.chi2: 0 is outside"},
+        {"tracks", STEPS("\"select\": {\"points\": 1, \"score\": 0.8}"),
+         "tracks.select.points: 1 is outside 2 to 1000"},
+        {"tracks", STEPS("\"select\": {\"points\": 4}"),
+         "tracks.select.score: this key is missing"},
+        {"tracks", STEPS(JOIN), "tracks.join: needs tracks.fit"},
+        {"tracks", STEPS(FIT ", " JOIN_OF("[1, 2, 3]")), "tracks.join.weights: "},
+        {"tracks", STEPS(FIT ", " JOIN_OF("[1, 2, 3, 4, 5, 6, \"7\"]")),
+         "tracks.join.weights[6]: a number is expected"},
+        {"tracks", STEPS(FIT ", " JOIN_OF("[1, 2, 3, 4, 5, 6, 1e4]")),
+         "tracks.join.weights[6]: 10000 is outside"},
+        {"tracks",
+         "{\"cut\": 0.4, \"builder\": \"components\", \"min_points\": 3, \"select\": "
+         "{\"points\": 4, \"score\": 0.8}}",
+         "tracks.select: works on what the builder best_edges makes, no other"},
+        {"tracks", "{\"cut\": 0.4, \"builder\": \"components\", \"min_points\": 3, " FIT "}", NULL},
+    };
+    run_edits("standard", edits, COUNT(edits));
+    static const edit_t by_index[] = {
+        {"tracks", STEPS("\"select\": {\"points\": 4, \"score\": 0.8}"),
+         "tracks.select: works on edges whose radius.direction is outward"},
+    };
+    run_edits("embedding_wide", by_index, COUNT(by_index));
+}
+
 static void test_interaction(void **state) {
     (void)state;
     static const edit_t edits[] = {
@@ -449,11 +512,12 @@ static void test_state_widths(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_top),         cmocka_unit_test(test_features),
-        cmocka_unit_test(test_too_many),    cmocka_unit_test(test_embed_and_radius),
-        cmocka_unit_test(test_ops),         cmocka_unit_test(test_filter_and_tracks),
-        cmocka_unit_test(test_interaction), cmocka_unit_test(test_resagnn),
-        cmocka_unit_test(test_widest),      cmocka_unit_test(test_state_widths),
+        cmocka_unit_test(test_top),          cmocka_unit_test(test_features),
+        cmocka_unit_test(test_too_many),     cmocka_unit_test(test_embed_and_radius),
+        cmocka_unit_test(test_ops),          cmocka_unit_test(test_filter_and_tracks),
+        cmocka_unit_test(test_track_steps),  cmocka_unit_test(test_interaction),
+        cmocka_unit_test(test_resagnn),      cmocka_unit_test(test_widest),
+        cmocka_unit_test(test_state_widths),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
