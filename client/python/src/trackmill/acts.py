@@ -385,11 +385,11 @@ def addTrackmillFit(
 ) -> Any:
     """Adds a Kalman fit of what addTrackmill found, at the beam line, and a refit; returns the sequencer.
 
-    The second pass starts from the first one's result: start parameters from three space points lie so far off
-    that one pass alone triples the width of z0. It makes measurements with a larger chi2 than outlierChi2
-    outliers; 30 trims the tails of pT and costs two per cent of the tracks above 2 GeV in jets, whose merged
-    clusters are off by many of their errors. trackSelectorConfig: an acts.TrackSelector.Config; tracks that it
-    does not take are left out.
+    The second pass starts from the first one's result: start parameters from three space points lie so far
+    off that one pass alone triples the width of z0. It makes measurements with a larger chi2 than outlierChi2
+    outliers; 30 trims the tails of pT and costs up to 6 % of the tracks above 5 GeV in jets, whose merged
+    clusters are off by many of their errors. trackSelectorConfig: an acts.TrackSelector.Config; tracks that
+    it does not take are left out.
     """
     level = ex.defaultLogging(s, logLevel)()
     first, second = (
