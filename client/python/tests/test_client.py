@@ -400,6 +400,41 @@ def test_wrong_tracks(tracks: dict[str, list[float]]) -> None:
         assert isinstance(request.exception(PATIENCE), trackmill.MalformedError)
 
 
+STARTS = {"pt": [1.5], "phi": [-2], "eta": [0.5], "d0": [0.1], "z0": [30], "charge": [-1]}
+
+
+def answer_with(starts: dict[str, list[float]]) -> tuple[BaseException | None, Any]:
+    """What becomes of an answer of one candidate with these columns of start values."""
+    tracks = {"offsets": np.array([0, 2], np.uint32), "indices": np.array([0, 1], np.uint32)}
+    tracks["scores"] = np.array([0.5], np.float32)  # type: ignore[assignment]
+    for name, values in starts.items():
+        tracks[name] = np.array(values).astype(np.int8 if name == "charge" else np.float32)  # type: ignore[assignment]
+    with Scripted() as broker, Client(broker.endpoint) as client:
+        request = client.submit(event())
+        broker.session()
+        broker.answer(broker.hear(Command.REQUEST), tracks)
+        error = request.exception(PATIENCE)
+        return error, None if error else request.result().starts
+
+
+def test_start_values() -> None:
+    error, starts = answer_with(STARTS)
+    assert error is None
+    assert {name: getattr(starts, name).tolist() for name in ("phi", "z0", "charge")} == {
+        "phi": [-2], "z0": [30], "charge": [-1],
+    }  # fmt: skip
+    assert answer_with({}) == (None, None)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"pt": [np.nan]}, {"charge": [2]}, {"z0": [1, 2]}, {"eta": None}],
+)
+def test_wrong_start_values(wrong: dict[str, Any]) -> None:
+    columns = {name: values for name, values in {**STARTS, **wrong}.items() if values is not None}
+    assert isinstance(answer_with(columns)[0], trackmill.MalformedError)
+
+
 def test_an_answer_that_cannot_be_read() -> None:
     with Scripted() as broker, Client(broker.endpoint) as client:
         request = client.submit(event())

@@ -10,7 +10,7 @@ with Client("tcp://broker:5570") as client:
 
 from .aio import AsyncClient
 from .client import Client, Request
-from .columns import Event, EventLike, Tracks
+from .columns import Event, EventLike, Starts, Tracks
 from .engine import Engine
 from .errors import (
     AttemptsError,
@@ -65,6 +65,7 @@ __all__ = [
     "RequestCancelledError",
     "TooLargeError",
     "TrackmillError",
+    "Starts",
     "Tracks",
     "UnexpectedError",
     "UnknownPeerError",

@@ -25,7 +25,7 @@ from typing import Any
 import zmq
 
 from . import limits
-from .columns import Entries, EventLike, Tracks, check_tracks, event_columns, pack, unpack
+from .columns import Entries, EventLike, Tracks, check_starts, check_tracks, event_columns, pack, unpack
 from .errors import (
     BusyError,
     DeadlineError,
@@ -635,9 +635,9 @@ class _Engine:
             fields = message.fields
             assert message.payload is not None
             try:
-                offsets, indices, scores = check_tracks(
-                    unpack(fields["columns"], message.payload), job.n_points
-                )
+                columns = unpack(fields["columns"], message.payload)
+                offsets, indices, scores = check_tracks(columns, job.n_points)
+                starts = check_starts(columns, len(scores))
             except MalformedError as error:
                 self.end(job, MalformedError(f"the answer of worker {fields['worker']}: {error.text}"))
             else:
@@ -647,7 +647,7 @@ class _Engine:
                     attempt=fields["attempt"], queue_s=fields["queue_us"] / 1e6,
                     service_s=fields["service_us"] / 1e6, total_s=now - job.submitted,
                     stages_s={name: us / 1e6 for name, us in fields["times"]}, sent_bytes=job.sent_bytes,
-                    received_bytes=sum(len(frame) for frame in frames),
+                    received_bytes=sum(len(frame) for frame in frames), starts=starts,
                 )  # fmt: skip
                 self.end(job, tracks=tracks)
         self.left(session, now)

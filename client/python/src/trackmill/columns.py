@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -128,6 +128,21 @@ def check_event(columns: Mapping[str, Array]) -> None:
 
 
 @dataclass(frozen=True, eq=False)
+class Starts:
+    """Start values for a fit of each candidate, at its point of closest approach to the z axis.
+
+    Arrays with an element per candidate. Where charge is 0 there are none for this candidate, and zeros.
+    """
+
+    pt: npt.NDArray[np.float32]  # GeV
+    phi: npt.NDArray[np.float32]  # of the momentum, radians
+    eta: npt.NDArray[np.float32]  # of the momentum
+    d0: npt.NDArray[np.float32]  # mm: -x sin(phi) + y cos(phi) of the point
+    z0: npt.NDArray[np.float32]  # mm
+    charge: npt.NDArray[np.int8]  # e, -1 or 1
+
+
+@dataclass(frozen=True, eq=False)
 class Tracks:
     """The track candidates of one event, as compressed sparse rows.
 
@@ -149,6 +164,7 @@ class Tracks:
     stages_s: dict[str, float] = field(default_factory=dict)  # in the worker
     sent_bytes: int = 0
     received_bytes: int = 0
+    starts: Starts | None = None  # if the model has them
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -194,3 +210,22 @@ def check_tracks(columns: Mapping[str, Array], n_points: int) -> tuple[Array, Ar
     if not ((scores >= 0) & (scores <= 1)).all():
         raise MalformedError("a score is not within 0 and 1")
     return offsets, indices, scores
+
+
+def check_starts(columns: Mapping[str, Array], n_tracks: int) -> Starts | None:
+    """Own copies of the start values of n_tracks candidates, None without. MalformedError: breaks their rules."""
+    names = [f.name for f in fields(Starts)]
+    if not any(name in columns for name in names):
+        return None
+    arrays = {}
+    for name in names:
+        dtype = np.dtype(np.int8 if name == "charge" else np.float32)
+        column = columns.get(name)
+        if column is None or column.dtype != dtype or len(column) != n_tracks:
+            raise MalformedError(f"start values without a column {name} of {n_tracks} {dtype.name}")
+        if not np.isfinite(column).all():
+            raise MalformedError(f"a value of {name} is not finite")
+        arrays[name] = column.astype(dtype)
+    if (np.abs(arrays["charge"].astype(np.int16)) > 1).any():
+        raise MalformedError("a charge is not -1, 0 or 1")
+    return Starts(**arrays)
