@@ -35,9 +35,9 @@ static void raise_descriptor_limit(void) {
                (unsigned long long)limit.rlim_cur, (unsigned long long)wanted);
 }
 
-/* Events are large and come and go: as glibc has it, each would be new memory from the kernel, page by
- * page, which costs a sixth of the broker's time (docs/benchmarks.md). Threads keep up to KEPT_BYTES
- * each instead. Other C libraries do as they like. */
+/* Events are large and come and go: as glibc has it, each would be new memory from the kernel, page
+ * by page, which costs up to a fifth of the broker's time (docs/benchmarks.md). Threads keep up to
+ * KEPT_BYTES each instead. Other C libraries do as they like. */
 static void keep_memory(void) {
 #ifdef __GLIBC__
     mallopt(M_MMAP_THRESHOLD, MMAP_BYTES);
