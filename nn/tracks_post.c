@@ -8,7 +8,8 @@
 #include "nn/tracks_chains.h"
 
 #define NO_TRACK UINT32_MAX
-#define BLOCK 64 /* candidates or points that a thread takes at a time */
+#define START_MAX_MM 1e6 /* beyond, a fit says nothing */
+#define BLOCK 64         /* candidates or points that a thread takes at a time */
 
 struct tm_post {
     tm_buffer_t next, prev, logit, fit_point; /* per point */
@@ -286,6 +287,40 @@ static tm_status_t assemble(tm_post_t *post, const tm_pipeline_t *pipeline,
     return write_tracks(points, parent, components, pipeline->tracks.min_points, tracks, err);
 }
 
+/* The steps, where there are any, have the places of all linked points already. */
+static tm_status_t find_starts(tm_post_t *post, const tm_chains_t *chains, tm_tracks_t *tracks,
+                               tm_error_t *err) {
+    tm_status_t status = tm_tracks_add_starts(tracks, err);
+    if (status == TM_OK) {
+        status = tm_buffer_reserve(&post->fit_point, chains->points->n, sizeof(tm_fit_point_t),
+                                   "start values", err);
+    }
+    if (status != TM_OK) {
+        return status;
+    }
+    tm_fit_point_t *place = post->fit_point.data;
+    bool known = has_steps(chains->pipeline);
+#pragma omp parallel for schedule(dynamic, BLOCK) num_threads(chains->threads)
+    for (uint32_t t = 0; t < tracks->n_tracks; t++) {
+        const uint32_t *row = tracks->indices + tracks->offsets[t];
+        uint32_t n = tracks->offsets[t + 1] - tracks->offsets[t];
+        tm_fit_start_t start;
+        for (uint32_t k = 0; k < n && !known; k++) {
+            place[row[k]] = tm_fit_point(chains->pipeline, chains->points, row[k]);
+        }
+        if (tm_fit_start(chains->pipeline, place, row, n, &start) &&
+            fabs(start.d0) < START_MAX_MM && fabs(start.z0) < START_MAX_MM) {
+            tracks->starts.pt[t] = (float)start.pt;
+            tracks->starts.phi[t] = (float)start.phi;
+            tracks->starts.eta[t] = (float)start.eta;
+            tracks->starts.d0[t] = (float)start.d0;
+            tracks->starts.z0[t] = (float)start.z0;
+            tracks->starts.charge[t] = (int8_t)start.charge;
+        }
+    }
+    return TM_OK;
+}
+
 tm_status_t tm_post_run(tm_post_t *post, const tm_pipeline_t *pipeline, const tm_points_t *points,
                         const tm_links_t *links, int threads, const volatile int *cancelled,
                         tm_tracks_t *tracks, uint64_t *n_links, tm_error_t *err) {
@@ -305,6 +340,12 @@ tm_status_t tm_post_run(tm_post_t *post, const tm_pipeline_t *pipeline, const tm
     if (status == TM_OK) {
         *n_links = left.n;
         status = assemble(post, pipeline, points, &left, tracks, err);
+    }
+    if (status == TM_OK && pipeline->tracks.fit.present) {
+        status = find_starts(post, &chains, tracks, err);
+        if (status != TM_OK) {
+            tm_tracks_clear(tracks);
+        }
     }
     return status;
 }

@@ -179,7 +179,40 @@ tm_status_t tm_tracks_alloc(tm_tracks_t *tracks, uint32_t n_points, uint32_t n_t
     return TM_OK;
 }
 
+/* The columns of start values: all of f32 but the last. */
+enum { STARTS_REAL = 5, STARTS = 6 };
+static const char *const starts_names[STARTS] = {"pt", "phi", "eta", "d0", "z0", "charge"};
+
+static void starts_arrays(const tm_starts_t *starts, float *real[STARTS_REAL]) {
+    real[0] = starts->pt;
+    real[1] = starts->phi;
+    real[2] = starts->eta;
+    real[3] = starts->d0;
+    real[4] = starts->z0;
+}
+
+tm_status_t tm_tracks_add_starts(tm_tracks_t *tracks, tm_error_t *err) {
+    size_t n = (size_t)tracks->n_tracks + 1; /* never an empty allocation */
+    float *real = calloc(n, STARTS_REAL * sizeof *real);
+    int8_t *charge = calloc(n, sizeof *charge);
+    if (!real || !charge) {
+        free(real);
+        free(charge);
+        return tm_error_set(err, TM_E_NO_MEMORY, "tracks: no memory for start values of %u",
+                            tracks->n_tracks);
+    }
+    tracks->starts = (tm_starts_t){.pt = real,
+                                   .phi = real + n,
+                                   .eta = real + 2 * n,
+                                   .d0 = real + 3 * n,
+                                   .z0 = real + 4 * n,
+                                   .charge = charge};
+    return TM_OK;
+}
+
 void tm_tracks_clear(tm_tracks_t *tracks) {
+    free(tracks->starts.pt); /* and the others of f32 behind it */
+    free(tracks->starts.charge);
     free(tracks->offsets);
     free(tracks->indices);
     free(tracks->scores);
@@ -198,6 +231,18 @@ tm_status_t tm_tracks_to_columns(const tm_tracks_t *tracks, tm_columns_t *column
     if (status == TM_OK) {
         status = tm_columns_add(columns, "scores", TM_F32, tracks->n_tracks, tracks->scores, err);
     }
+    if (tracks->starts.charge) {
+        float *real[STARTS_REAL];
+        starts_arrays(&tracks->starts, real);
+        for (int k = 0; k < STARTS_REAL && status == TM_OK; k++) {
+            status =
+                tm_columns_add(columns, starts_names[k], TM_F32, tracks->n_tracks, real[k], err);
+        }
+        if (status == TM_OK) {
+            status = tm_columns_add(columns, starts_names[STARTS_REAL], TM_I8, tracks->n_tracks,
+                                    tracks->starts.charge, err);
+        }
+    }
     return status;
 }
 
@@ -215,9 +260,62 @@ static tm_status_t tracks_column(const tm_columns_t *columns, const char *name, 
     return TM_OK;
 }
 
+/* The columns of start values, all or none (*there), each right in itself. */
+static tm_status_t starts_columns(const tm_columns_t *columns, uint64_t n_tracks,
+                                  const tm_column_t *column[STARTS], bool *there, tm_error_t *err) {
+    *there = false;
+    for (int k = 0; k < STARTS; k++) {
+        *there |= tm_columns_find(columns, starts_names[k]) != NULL;
+    }
+    for (int k = 0; k < STARTS && *there; k++) {
+        tm_type_t type = k < STARTS_REAL ? TM_F32 : TM_I8;
+        tm_status_t status = tracks_column(columns, starts_names[k], type, &column[k], err);
+        if (status != TM_OK) {
+            return status;
+        }
+        if (column[k]->n != n_tracks) {
+            return tm_error_set(err, TM_E_MALFORMED, "tracks: %llu of %s for %llu candidates",
+                                (unsigned long long)column[k]->n, starts_names[k],
+                                (unsigned long long)n_tracks);
+        }
+    }
+    for (uint64_t t = 0; t < n_tracks && *there; t++) {
+        for (int k = 0; k < STARTS_REAL; k++) {
+            float value = ((const float *)column[k]->data)[t];
+            if (!isfinite(value)) {
+                return tm_error_set(err, TM_E_MALFORMED, "tracks: %s %llu is not finite",
+                                    starts_names[k], (unsigned long long)t);
+            }
+        }
+        int8_t charge = ((const int8_t *)column[STARTS_REAL]->data)[t];
+        if (charge < -1 || charge > 1) {
+            return tm_error_set(err, TM_E_MALFORMED, "tracks: charge %llu is %d, must be -1 to 1",
+                                (unsigned long long)t, charge);
+        }
+    }
+    return TM_OK;
+}
+
+static tm_status_t copy_starts(const tm_column_t *const column[STARTS], tm_tracks_t *tracks,
+                               tm_error_t *err) {
+    tm_status_t status = tm_tracks_add_starts(tracks, err);
+    if (status != TM_OK || tracks->n_tracks == 0) {
+        return status;
+    }
+    float *real[STARTS_REAL];
+    starts_arrays(&tracks->starts, real);
+    for (int k = 0; k < STARTS_REAL; k++) {
+        memcpy(real[k], column[k]->data, tracks->n_tracks * sizeof *real[k]);
+    }
+    memcpy(tracks->starts.charge, column[STARTS_REAL]->data, tracks->n_tracks);
+    return TM_OK;
+}
+
 tm_status_t tm_tracks_from_columns(const tm_columns_t *columns, uint32_t n_points,
                                    tm_tracks_t *tracks, tm_error_t *err) {
     *tracks = (tm_tracks_t){0};
+    const tm_column_t *start[STARTS] = {0};
+    bool with_starts = false;
     uint8_t *seen = NULL; /* one bit per space point */
     const tm_column_t *offsets, *indices, *scores;
     tm_status_t status = tracks_column(columns, "offsets", TM_U32, &offsets, err);
@@ -259,6 +357,10 @@ tm_status_t tm_tracks_from_columns(const tm_columns_t *columns, uint32_t n_point
                                 (double)score[t]);
         }
     }
+    status = starts_columns(columns, n_tracks, start, &with_starts, err);
+    if (status != TM_OK) {
+        return status;
+    }
     seen = calloc((size_t)n_points / 8 + 1, 1);
     if (!seen) {
         return tm_error_set(err, TM_E_NO_MEMORY, "tracks: no memory to check %u space points",
@@ -290,7 +392,13 @@ tm_status_t tm_tracks_from_columns(const tm_columns_t *columns, uint32_t n_point
     if (n_tracks > 0) {
         memcpy(tracks->scores, score, n_tracks * sizeof *score);
     }
+    if (with_starts) {
+        status = copy_starts(start, tracks, err);
+    }
 cleanup:
+    if (status != TM_OK) {
+        tm_tracks_clear(tracks);
+    }
     free(seen);
     return status;
 }

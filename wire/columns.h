@@ -77,6 +77,18 @@ void tm_column_to_f32(const tm_column_t *column, float *out);
  * the column and the row. *n_points is set on success. */
 tm_status_t tm_event_check(const tm_columns_t *event, uint32_t *n_points, tm_error_t *err);
 
+/* Start values for a fit of each candidate, at its point of closest approach to the z axis; good to
+ * some per cent of pT and some tenths of a millimetre (docs/formats.md). charge 0: this candidate has
+ * none, and zeros. Arrays of n_tracks, or all NULL. */
+typedef struct {
+    float *pt;      /* GeV */
+    float *phi;     /* of the momentum, radians */
+    float *eta;     /* of the momentum */
+    float *d0;      /* mm: −x·sin φ + y·cos φ of that point */
+    float *z0;      /* mm */
+    int8_t *charge; /* e, −1 or 1 */
+} tm_starts_t;
+
 /* Track candidates as compressed sparse rows, and the label of each space point.
  * Tracks are ordered by their least space point index; the space points of a track are ordered as
  * the back end found them (the gnn: outward from the origin). */
@@ -86,19 +98,23 @@ typedef struct {
     uint32_t *offsets; /* n_tracks + 1; track t is indices[offsets[t] … offsets[t+1]) */
     uint32_t *indices; /* offsets[n_tracks]; space point rows, each at most once */
     float *scores;     /* n_tracks, in [0, 1]: mean edge score of the candidate */
+    tm_starts_t starts;
 } tm_tracks_t;
 
 /* Allocates for n_tracks candidates over n_indices points. *tracks is overwritten, not freed. */
 tm_status_t tm_tracks_alloc(tm_tracks_t *tracks, uint32_t n_points, uint32_t n_tracks,
                             uint32_t n_indices, tm_error_t *err);
+/* Adds start values, zeros all, to tracks without. */
+tm_status_t tm_tracks_add_starts(tm_tracks_t *tracks, tm_error_t *err);
 /* Frees the arrays and zeroes the struct. Safe on a zeroed struct. */
 void tm_tracks_clear(tm_tracks_t *tracks);
 
-/* Columns "offsets" (u32), "indices" (u32), "scores" (f32) that borrow from *tracks. */
+/* Columns "offsets" (u32), "indices" (u32), "scores" (f32) that borrow from *tracks; with start values
+ * also "pt", "phi", "eta", "d0", "z0" (f32) and "charge" (i8). */
 tm_status_t tm_tracks_to_columns(const tm_tracks_t *tracks, tm_columns_t *columns, tm_error_t *err);
 
-/* The reverse, checking everything (types, monotonic offsets, indices < n_points, none twice);
- * copies, so that the columns may go. */
+/* The reverse, checking everything (types, monotonic offsets, indices < n_points, none twice, start
+ * values of all six columns or none, finite); copies, so that the columns may go. */
 tm_status_t tm_tracks_from_columns(const tm_columns_t *columns, uint32_t n_points,
                                    tm_tracks_t *tracks, tm_error_t *err);
 

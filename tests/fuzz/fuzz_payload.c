@@ -47,7 +47,7 @@ static void check_tracks(const tm_columns_t *columns) {
     tm_error_t err;
     tm_tracks_t tracks;
     if (tm_tracks_from_columns(columns, N_POINTS, &tracks, &err) != TM_OK) {
-        FUZZ_CHECK(!tracks.offsets && !tracks.indices && !tracks.scores);
+        FUZZ_CHECK(!tracks.offsets && !tracks.indices && !tracks.scores && !tracks.starts.charge);
         return;
     }
     uint8_t used[N_POINTS] = {0};
@@ -56,6 +56,11 @@ static void check_tracks(const tm_columns_t *columns) {
             FUZZ_CHECK(tracks.indices[i] < N_POINTS && !used[tracks.indices[i]]++);
         }
         FUZZ_CHECK(tracks.scores[t] >= 0 && tracks.scores[t] <= 1);
+        if (tracks.starts.charge) {
+            const tm_starts_t *s = &tracks.starts;
+            FUZZ_CHECK(isfinite(s->pt[t] + s->phi[t] + s->eta[t]) && isfinite(s->d0[t] + s->z0[t]));
+            FUZZ_CHECK(s->charge[t] >= -1 && s->charge[t] <= 1);
+        }
     }
     tm_columns_t back;
     FUZZ_CHECK(tm_tracks_to_columns(&tracks, &back, &err) == TM_OK);
@@ -118,6 +123,15 @@ static void seed_columns(sample_rng_t *rng, tm_columns_t *columns) {
         FUZZ_CHECK(tm_columns_add(columns, "offsets", TM_U32, n + 1, offsets, &err) == TM_OK);
         FUZZ_CHECK(tm_columns_add(columns, "indices", TM_U32, 2 * n, indices, &err) == TM_OK);
         FUZZ_CHECK(tm_columns_add(columns, "scores", TM_F32, n, real[0], &err) == TM_OK);
+        if (sample_below(rng, 2) == 0) {
+            static const char *const names[] = {"pt", "phi", "eta", "d0", "z0"};
+            static const int8_t charge[N_POINTS];
+            for (int k = 0; k < 5; k++) {
+                FUZZ_CHECK(tm_columns_add(columns, names[k], TM_F32, n, real[k % 3], &err) ==
+                           TM_OK);
+            }
+            FUZZ_CHECK(tm_columns_add(columns, "charge", TM_I8, n, charge, &err) == TM_OK);
+        }
     }
 }
 

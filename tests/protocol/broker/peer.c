@@ -183,7 +183,8 @@ void peer_request_priority(peer_t *peer, uint64_t serial, uint64_t priority) {
 void peer_result(peer_t *peer, tm_id_t attempt, float mark) {
     uint32_t offsets[] = {0, 1}, indices[] = {0};
     float scores[] = {mark};
-    tm_tracks_t tracks = {1, 1, offsets, indices, scores};
+    tm_tracks_t tracks = {
+        .n_points = 1, .n_tracks = 1, .offsets = offsets, .indices = indices, .scores = scores};
     tm_columns_t columns = {0};
     tm_timings_t timings = {0};
     tm_error_t error;

@@ -178,7 +178,8 @@ void fake_answer_columns(fake_broker_t *broker, const fake_message_t *request,
 void fake_answer(fake_broker_t *broker, const fake_message_t *request) {
     uint32_t offsets[] = {0, 3}, indices[] = {0, 1, 2};
     float scores[] = {0.5f};
-    tm_tracks_t tracks = {.n_points = 3, .n_tracks = 1, offsets, indices, scores};
+    tm_tracks_t tracks = {
+        .n_points = 3, .n_tracks = 1, .offsets = offsets, .indices = indices, .scores = scores};
     tm_columns_t columns = {0};
     assert_int_equal(tm_tracks_to_columns(&tracks, &columns, NULL), TM_OK);
     fake_answer_columns(broker, request, &columns);

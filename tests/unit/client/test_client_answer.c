@@ -21,7 +21,8 @@ static void make(sample_t *s) {
     static const char hash[TM_HASH_BYTES] = {1, 2, 3};
     uint32_t offsets[] = {0, 3}, indices[] = {3, 1, 0};
     float scores[] = {0.75f};
-    tm_tracks_t tracks = {4, 1, offsets, indices, scores};
+    tm_tracks_t tracks = {
+        .n_points = 4, .n_tracks = 1, .offsets = offsets, .indices = indices, .scores = scores};
     tm_columns_t columns = {0};
     tm_timings_t timings = {0};
     memset(s, 0, sizeof *s);

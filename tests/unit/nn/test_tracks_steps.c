@@ -327,6 +327,43 @@ static void weak_short_ones_are_dropped(void **state) {
     free((void *)points.r);
 }
 
+/* Candidates bring their start values, with and without steps, whatever the number of threads. */
+static void candidates_have_start_values(void **state) {
+    (void)state;
+    uint64_t random = 1;
+    const truth_t truth[] = {{.pt = 1, .phi = 3.1, .eta = 0.3, .z0 = 20, .charge = -1},
+                             {.pt = 5, .phi = 1.5, .eta = -0.5, .d0 = 1, .charge = 1}};
+    tm_points_t points = points_of(truth, 2, 0.01, false, &random);
+    graph_t g = graph_new(points.n);
+    for (uint32_t i = 0; i < points.n; i++) {
+        if (i % LAYERS + 1 < LAYERS) {
+            graph_add(&g, i, i + 1, 5);
+        }
+    }
+    tm_edges_t edges = graph_edges(&g);
+    for (int k = 0; k < 4; k++) {
+        tm_pipeline_t p = pipeline_of(k > 1, k > 1, k > 1);
+        tm_tracks_t tracks = {0};
+        run(&p, &tm_stages_cpu, 1 + k % 2, &points, &edges, g.logits, &tracks);
+        assert_int_equal(tracks.n_tracks, 2);
+        for (uint32_t t = 0; t < 2; t++) {
+            assert_int_equal(tracks.starts.charge[t], truth[t].charge);
+            assert_near((double)tracks.starts.pt[t] / truth[t].pt, 1, 0.02);
+            assert_near((double)tracks.starts.phi[t], truth[t].phi, 0.002);
+            assert_near((double)tracks.starts.eta[t], truth[t].eta, 0.005);
+            assert_near((double)tracks.starts.d0[t], truth[t].d0, 0.1);
+            assert_near((double)tracks.starts.z0[t], truth[t].z0, 0.5);
+        }
+        tm_tracks_clear(&tracks);
+        p.tracks.fit.present = p.tracks.split.present = p.tracks.join.present = false;
+        run(&p, &tm_stages_cpu, 1, &points, &edges, g.logits, &tracks);
+        assert_null(tracks.starts.charge);
+        tm_tracks_clear(&tracks);
+    }
+    graph_free(&g);
+    free((void *)points.r);
+}
+
 /* Points on a helix give the helix back, both charges, all around; both implementations agree. */
 static void the_fit_finds_the_helix(void **state) {
     (void)state;
@@ -426,6 +463,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_fit_finds_the_helix),
         cmocka_unit_test(what_is_no_helix_has_no_fit),
+        cmocka_unit_test(candidates_have_start_values),
         cmocka_unit_test(pieces_are_joined),
         cmocka_unit_test(wrong_links_are_broken),
         cmocka_unit_test(weak_short_ones_are_dropped),

@@ -282,11 +282,59 @@ static void test_tracks_there_and_back(void **state) {
     }
 }
 
+static void test_start_values_there_and_back(void **state) {
+    (void)state;
+    tm_tracks_t tracks, back;
+    tm_columns_t columns;
+    tm_error_t err;
+    for (uint32_t n = 0; n < 4; n++) {
+        assert_ok(tm_tracks_alloc(&tracks, 9, n, 0, &err), &err);
+        assert_ok(tm_tracks_add_starts(&tracks, &err), &err);
+        float *const real[] = {tracks.starts.pt, tracks.starts.phi, tracks.starts.eta,
+                               tracks.starts.d0, tracks.starts.z0};
+        for (uint32_t t = 0; t < n; t++) {
+            tracks.starts.charge[t] = (int8_t)(t % 3) - 1;
+            for (int k = 0; k < 5; k++) {
+                real[k][t] = (float)(10 * k) + (float)t;
+            }
+        }
+        assert_ok(tm_tracks_to_columns(&tracks, &columns, &err), &err);
+        assert_int_equal(columns.count, 9);
+        assert_ok(tm_tracks_from_columns(&columns, 9, &back, &err), &err);
+        assert_non_null(back.starts.charge);
+        const float *const got[] = {back.starts.pt, back.starts.phi, back.starts.eta,
+                                    back.starts.d0, back.starts.z0};
+        for (uint32_t t = 0; t < n; t++) {
+            assert_int_equal(back.starts.charge[t], tracks.starts.charge[t]);
+            for (int k = 0; k < 5; k++) {
+                assert_float_equal(got[k][t], real[k][t], 0);
+            }
+        }
+        tm_tracks_clear(&tracks);
+        tm_tracks_clear(&back);
+        assert_null(back.starts.charge);
+    }
+}
+
 typedef struct {
     uint32_t offsets[4], indices[5];
-    float scores[3];
+    float scores[3], starts[3];
+    int8_t charge[3];
     tm_columns_t columns;
 } answer_t;
+
+/* answer_make, and start values. */
+static void answer_make(answer_t *answer);
+static void answer_make_with_starts(answer_t *answer) {
+    static const char *const names[] = {"pt", "phi", "eta", "d0", "z0"};
+    tm_error_t err;
+    answer_make(answer);
+    for (int k = 0; k < 5; k++) {
+        assert_ok(tm_columns_add(&answer->columns, names[k], TM_F32, 3, answer->starts, &err),
+                  &err);
+    }
+    assert_ok(tm_columns_add(&answer->columns, "charge", TM_I8, 3, answer->charge, &err), &err);
+}
 
 static void answer_make(answer_t *answer) {
     tm_error_t err;
@@ -306,6 +354,33 @@ static void answer_refused(const answer_t *answer, const char *says) {
     assert_null(tracks.offsets);
     assert_null(tracks.indices);
     assert_null(tracks.scores);
+}
+
+static void test_bad_start_values_are_refused(void **state) {
+    (void)state;
+    answer_t answer;
+    tm_tracks_t tracks;
+    tm_error_t err;
+    answer_make_with_starts(&answer);
+    assert_ok(tm_tracks_from_columns(&answer.columns, 10, &tracks, &err), &err);
+    tm_tracks_clear(&tracks);
+    for (uint32_t i = 3; i < 9; i++) {
+        answer_make_with_starts(&answer);
+        answer.columns.column[i].name[0] = 'q';
+        answer_refused(&answer, "no column");
+        answer_make_with_starts(&answer);
+        answer.columns.column[i].type = TM_U8;
+        answer_refused(&answer, "is u8, must be");
+        answer_make_with_starts(&answer);
+        answer.columns.column[i].n = 2;
+        answer_refused(&answer, "for 3 candidates");
+    }
+    answer_make_with_starts(&answer);
+    answer.starts[1] = NAN;
+    answer_refused(&answer, "pt 1 is not finite");
+    answer_make_with_starts(&answer);
+    answer.charge[2] = 2;
+    answer_refused(&answer, "charge 2 is 2");
 }
 
 static void test_bad_tracks_are_refused(void **state) {
@@ -389,6 +464,8 @@ int main(void) {
         cmocka_unit_test(test_event_is_taken),
         cmocka_unit_test(test_event_is_refused),
         cmocka_unit_test(test_tracks_there_and_back),
+        cmocka_unit_test(test_start_values_there_and_back),
+        cmocka_unit_test(test_bad_start_values_are_refused),
         cmocka_unit_test(test_bad_tracks_are_refused),
         cmocka_unit_test(test_timings),
     };
