@@ -6,6 +6,8 @@
 
 #include "client/cli/cli.h"
 
+#define TM_TEXT_OF(number) #number
+#define TM_TEXT(number) TM_TEXT_OF(number)
 #define US_PER_MS 1e3
 #define STAGE_WIDTH 9
 
@@ -97,6 +99,9 @@ void tm_report_score(FILE *out, const tm_score_t *s, const tm_score_options_t *o
          "wanted particles have a track (double majority)");
     LINE("fakes", tm_score_hard_fakes(s), s->hard - s->hard_matched, s->hard,
          "tracks of particles above the pT cut match none");
+    LINE("fakes, 5 or more", tm_score_long_fakes(s), s->long_hard - s->long_hard_matched,
+         s->long_hard,
+         "of these tracks with at least " TM_TEXT(TM_SCORE_LONG) " points match none");
     LINE("fakes, all pT", tm_score_fakes(s), s->tracks - s->matched, s->tracks,
          "tracks match no particle");
     LINE("impure", tm_score_impure(s), s->impure, s->tracks,
@@ -107,6 +112,18 @@ void tm_report_score(FILE *out, const tm_score_t *s, const tm_score_options_t *o
          "points of matched tracks are their particle's");
     LINE("completeness", tm_score_completeness(s), s->good_hits, s->particle_hits,
          "points of found particles are in their track");
+    LINE("edges", tm_score_edge_efficiency(s), s->found_edges, s->true_edges,
+         "neighbours on a wanted particle are neighbours on a track");
+    LINE("edge purity", tm_score_edge_purity(s), s->pure_edges, s->track_edges,
+         "neighbours on a track are of one particle");
+    LINE("efficiency, LHC", tm_match_efficiency(s, &s->lhc), s->lhc.found, s->wanted,
+         "wanted particles own more than 75 % of a track");
+    LINE("fakes, LHC", tm_match_fakes(s, &s->lhc), s->hard - s->lhc.hard_matched, s->hard,
+         "tracks of particles above the pT cut have no such owner");
+    LINE("duplicates, LHC", tm_match_duplicates(s, &s->lhc), s->lhc.duplicates, s->tracks,
+         "tracks have an owner that has one already");
+    LINE("perfect", tm_match_efficiency(s, &s->perfect), s->perfect.found, s->wanted,
+         "wanted particles have a track of exactly their points");
 #undef LINE
     fprintf(out, "  %-16s %9.4f   %s\n", "TrackML score", tm_score_trackml(s),
             s->weighted ? "with the weights of the files"
@@ -133,8 +150,29 @@ static json_t *bins_json(const tm_score_bin_t *bin) {
     return list;
 }
 
-json_t *tm_report_score_json(const tm_score_t *s) {
+static json_t *curve_json(const tm_curve_bin_t *bin, const double *edges) {
+    json_t *list = json_array();
+    for (int b = 0; b < TM_CURVE_BINS; b++) {
+        json_array_append_new(
+            list, json_pack("{so so sI sI sI sI}", "from", number_or_null(edges[b]), "to",
+                            number_or_null(edges[b + 1]), "wanted", (json_int_t)bin[b].wanted,
+                            "found", (json_int_t)bin[b].found, "tracks", (json_int_t)bin[b].tracks,
+                            "fakes", (json_int_t)bin[b].fakes));
+    }
+    return list;
+}
+
+static json_t *match_json(const tm_score_t *s, const tm_match_t *match) {
     return json_pack(
+        "{so so so sI sI sI sI}", "efficiency", number_or_null(tm_match_efficiency(s, match)),
+        "fakes", number_or_null(tm_match_fakes(s, match)), "duplicates",
+        number_or_null(tm_match_duplicates(s, match)), "n_found", (json_int_t)match->found,
+        "n_matched", (json_int_t)match->matched, "n_hard_matched", (json_int_t)match->hard_matched,
+        "n_duplicates", (json_int_t)match->duplicates);
+}
+
+json_t *tm_report_score_json(const tm_score_t *s) {
+    json_t *object = json_pack(
         "{so so so so so so so so sb sI sI sI sI sI sI sI sI sI so so so}", "efficiency",
         number_or_null(tm_score_efficiency(s)), "fakes", number_or_null(tm_score_hard_fakes(s)),
         "fakes_all", number_or_null(tm_score_fakes(s)), "impure",
@@ -147,6 +185,20 @@ json_t *tm_report_score_json(const tm_score_t *s) {
         (json_int_t)s->duplicates, "n_hard", (json_int_t)s->hard, "n_hard_matched",
         (json_int_t)s->hard_matched, "pt_bins", bins_json(s->pt), "eta_bins", bins_json(s->eta),
         "radius_bins", bins_json(s->radius));
+    json_t *more = json_pack(
+        "{so so so sI sI sI sI sI sI so so so so}", "fakes_5",
+        number_or_null(tm_score_long_fakes(s)), "edge_efficiency",
+        number_or_null(tm_score_edge_efficiency(s)), "edge_purity",
+        number_or_null(tm_score_edge_purity(s)), "n_hard_5", (json_int_t)s->long_hard,
+        "n_hard_matched_5", (json_int_t)s->long_hard_matched, "n_true_edges",
+        (json_int_t)s->true_edges, "n_found_edges", (json_int_t)s->found_edges, "n_track_edges",
+        (json_int_t)s->track_edges, "n_pure_edges", (json_int_t)s->pure_edges, "lhc",
+        match_json(s, &s->lhc), "perfect", match_json(s, &s->perfect), "pt_curve",
+        curve_json(s->pt_curve, tm_curve_pt_edges), "eta_curve",
+        curve_json(s->eta_curve, tm_curve_eta_edges));
+    json_object_update(object, more);
+    json_decref(more);
+    return object;
 }
 
 static json_t *stages_json(const tm_timings_t *timings) {

@@ -6,22 +6,24 @@
 
 #include "client/cli/cli.h"
 #include "client/cli/options.h"
+#include "client/cli/plot.h"
 #include "client/cli/report.h"
 
 static const tm_usage_t usage = {
     .usage = "score [options] EVENT TRACKS\n       trackmill score [options] --tracks DIR EVENT...",
-    .about =
-        "Compares found tracks with the truth of the events: efficiency and fakes by double\n"
-        "majority, the TrackML score (docs/metrics.md). TRACKS is a file as `find` writes it in\n"
-        "any of its formats; with --tracks, DIR/<event>-tracks.csv.",
+    .about = "Compares found tracks with the truth of the events: efficiency and fakes by double\n"
+             "majority and by other definitions, the TrackML score (docs/metrics.md). TRACKS is a "
+             "file as `find` writes it in\n"
+             "any of its formats; with --tracks, DIR/<event>-tracks.csv.",
     .examples = "  trackmill score event000000001.npz.xz found/event000000001-tracks.csv\n"
                 "  trackmill score --tracks found --bins pu200/*.npz.xz\n"
+                "  trackmill score --tracks found --plot score.svg pu200/*.npz.xz\n"
                 "  trackmill score --tracks found --pt 2 --min-track-hits 5 --json *-hits.csv.gz\n",
 };
 
 typedef struct {
     tm_score_options_t selection;
-    const char *tracks;
+    const char *tracks, *plot;
     bool bins, json, quiet;
 } options_t;
 
@@ -98,6 +100,12 @@ static int score_all(char **paths, int n, const char *tracks_path, const options
         tm_report_score(stdout, &sum, &options->selection, options->bins);
     }
     json_decref(events);
+    tm_error_t error = {0};
+    if (options->plot && sum.events &&
+        tm_plot_score(options->plot, &sum, &options->selection, &error) != TM_OK) {
+        failed++;
+        tm_cli_complain("%s", error.text);
+    }
     return failed ? TM_EXIT_FAILED : TM_EXIT_OK;
 }
 
@@ -108,6 +116,8 @@ int tm_cmd_score(int argc, char **argv) {
          &options.tracks, 0, 0},
         {"bins", NULL, "efficiency in bins of pT, |eta| and origin", TM_OPTION_FLAG, &options.bins,
          0, 0},
+        {"plot", "FILE", "draw efficiency and fakes against pT and eta (SVG)", TM_OPTION_TEXT,
+         &options.plot, 0, 0},
         {"json", NULL, "print one JSON document", TM_OPTION_FLAG, &options.json, 0, 0},
         TM_SELECTION_OPTIONS(&options.selection),
     };

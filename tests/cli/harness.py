@@ -129,7 +129,7 @@ def read_tracks(path):
 
 
 def slow_score(event, tracks, pt_min=0.9, eta_max=4.0, hits_min=3, track_hits_min=3):
-    """Double majority from sets, with nothing in common with the C code."""
+    """Every definition of docs/metrics.md from sets, with nothing in common with the C code."""
     points_of = {}
     links = list(enumerate(event["particle"])) + list(zip(event.get("extra_hit", []), event.get("extra_particle", [])))
     for hit, particle in links:
@@ -141,10 +141,35 @@ def slow_score(event, tracks, pt_min=0.9, eta_max=4.0, hits_min=3, track_hits_mi
             particles_of.setdefault(hit, []).append(particle)
     pt = [math.hypot(a, b) for a, b in zip(event["p_px"], event["p_py"])]
     matched_by, result = {}, {"n_tracks": 0, "n_matched": 0, "n_impure": 0, "n_hard": 0, "n_hard_matched": 0}
+    result.update(n_hard_5=0, n_hard_matched_5=0, n_track_edges=0, n_pure_edges=0, n_duplicates=0)
+    lhc, perfect = ({"n_matched": 0, "n_hard_matched": 0, "by": {}} for _ in range(2))
+
+    def outward(points):
+        """Neighbours among these points by distance from the origin, as pairs of lower and higher row."""
+        rows = sorted(points, key=lambda i: (event["x_um"][i] ** 2 + event["y_um"][i] ** 2 + event["z_um"][i] ** 2, i))
+        return [tuple(sorted(pair)) for pair in zip(rows, rows[1:])]
+
+    # TrackML's score with every point of a particle weighing 1, of tracks of any length
+    good = 0
+    for hits in tracks.values():
+        counts = {}
+        for hit in hits:
+            for particle in particles_of.get(hit, []):
+                counts[particle] = counts.get(particle, 0) + 1
+        best = max(counts, key=lambda p: (counts[p], -p)) if counts else None
+        if best is not None and counts[best] / len(hits) > 0.5 and counts[best] / len(points_of[best]) > 0.5:
+            good += counts[best]
+    result["trackml"] = float("%.10g" % (good / len(particles_of)))
+
+    track_edges = set()
     for hits in tracks.values():
         if len(hits) < track_hits_min:
             continue
         counts = {}
+        for a, b in outward(hits):
+            track_edges.add((a, b))
+            result["n_track_edges"] += 1
+            result["n_pure_edges"] += bool(set(particles_of.get(a, [])) & set(particles_of.get(b, [])))
         for hit in hits:
             for particle in particles_of.get(hit, []):
                 counts[particle] = counts.get(particle, 0) + 1
@@ -156,6 +181,14 @@ def slow_score(event, tracks, pt_min=0.9, eta_max=4.0, hits_min=3, track_hits_mi
         result["n_impure"] += best is None or 2 * counts[best] <= len(hits)
         result["n_hard"] += hard
         result["n_hard_matched"] += hard and bool(matches)
+        result["n_hard_5"] += hard and len(hits) >= 5
+        result["n_hard_matched_5"] += hard and bool(matches) and len(hits) >= 5
+        for kind, owners in ((lhc, [p for p, k in counts.items() if k / len(hits) > 0.75]),
+                             (perfect, [p for p in counts if points_of[p] == set(hits)])):
+            kind["n_matched"] += bool(owners)
+            kind["n_hard_matched"] += hard and bool(owners)
+            for particle in owners:
+                kind["by"][particle] = kind["by"].get(particle, 0) + 1
         for particle in matches:
             matched_by[particle] = matched_by.get(particle, 0) + 1
     process = event.get("p_process", [0] * len(pt))
@@ -163,6 +196,17 @@ def slow_score(event, tracks, pt_min=0.9, eta_max=4.0, hits_min=3, track_hits_mi
               if pt[p] > pt_min and abs(math.asinh(event["p_pz"][p] / pt[p])) < eta_max and len(points) >= hits_min
               and event["p_q"][p] != 0 and process[p] == 0]
     result["n_wanted"], result["n_found"] = len(wanted), sum(p in matched_by for p in wanted)
+    result["n_duplicates"] = sum(k - 1 for k in matched_by.values())
+    true_edges = {edge for p in wanted for edge in outward(points_of[p])}
+    result["n_true_edges"], result["n_found_edges"] = len(true_edges), len(true_edges & track_edges)
+    for name, kind in (("lhc", lhc), ("perfect", perfect)):
+        by = kind.pop("by")
+        kind["n_found"], kind["n_duplicates"] = sum(p in by for p in wanted), sum(k - 1 for k in by.values())
+        for key, rate, whole in (("efficiency", kind["n_found"], len(wanted)),
+                                 ("fakes", result["n_hard"] - kind["n_hard_matched"], result["n_hard"]),
+                                 ("duplicates", kind["n_duplicates"], result["n_tracks"])):
+            kind[key] = float("%.10g" % (rate / whole)) if whole else None  # as `score --json` prints it
+        result[name] = kind
     return result
 
 

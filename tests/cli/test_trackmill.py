@@ -231,6 +231,14 @@ class Score(Case):
         self.assertRuns(done)
         self.assertIn("efficiency", done.out)
         self.assertIn("origin, r (mm)", done.out)
+        self.assertRuns(run("score", "--plot", self.path("score.svg"), event, tracks))
+        drawing = xml.etree.ElementTree.fromstring(self.read("score.svg"))
+        marks = [mark[0].text.split(" of ") for mark in drawing.iter("{http://www.w3.org/2000/svg}circle")]
+        curve = json.loads(run("score", "--json", event, tracks).out)["total"]["pt_curve"]
+        for pair in ([b["found"], b["wanted"]] for b in curve if b["wanted"]):
+            self.assertIn(list(map(str, pair)), marks)
+        self.assertEqual(sum(b["wanted"] for b in curve), json.loads(run("score", "--json", event, tracks).out)["total"]["n_wanted"])
+        self.assertFails(run("score", "--plot", self.path("no", "s.svg"), event, tracks), 1, "s.svg: cannot be written")
 
     def test_trackml_weights(self):
         event = os.path.join(FORMATS, "trackml", "event000000007-hits.csv")

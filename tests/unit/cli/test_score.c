@@ -136,6 +136,48 @@ static void test_short_tracks(void **state) {
     assert_true(s.tracks == 1 && s.found == 1);
 }
 
+/* Three quarters and exactly: 4 of 5 are more than 75 %, 3 of 4 are not; nothing missing, nothing else. */
+static void test_other_definitions(void **state) {
+    (void)state;
+    world_t w;
+    tm_tracks_t t;
+    one_owner(&w, "aaaaaaaaaabbbbccc.", 3);
+    label(
+        &t,
+        "0000....1113144422"); /* 0: pure piece; 1: b's four and one of a's; 4: c's two and one of b */
+    tm_score_t s = score(&w, &t, NULL, NULL);
+    assert_true(s.tracks == 3 && s.wanted == 3);
+    assert_true(s.lhc.matched == 1 && s.lhc.found == 1 && s.lhc.duplicates == 0);
+    assert_true(s.perfect.matched == 0 && s.perfect.found == 0);
+    assert_true(tm_match_fakes(&s, &s.lhc) > 0.66 && tm_match_fakes(&s, &s.lhc) < 0.67);
+    label(&t, "0000111144442223..");
+    s = score(&w, &t, NULL, NULL);
+    /* 0 and 1 are pieces of a, 4 has two of a and two of b, 2 has two of b and one of c */
+    assert_true(s.lhc.matched == 2 && s.lhc.found == 1 && s.lhc.duplicates == 1);
+    label(&t, "000000000011112223");
+    s = score(&w, &t, NULL, NULL);
+    assert_true(s.perfect.matched == 3 && s.perfect.found == 3 && s.lhc.found == 3);
+    assert_true(s.long_hard == 1 && s.long_hard_matched == 1 && tm_score_long_fakes(&s) == 0);
+    assert_true(tm_match_duplicates(&s, &s.perfect) == 0);
+}
+
+/* Without positions, neighbours are neighbours by row. */
+static void test_edges(void **state) {
+    (void)state;
+    world_t w;
+    tm_tracks_t t;
+    one_owner(&w, "aaabbb", 2);
+    label(&t, "0.0111");
+    tm_score_t s = score(&w, &t, NULL, NULL); /* 0 is too short to count */
+    assert_true(s.true_edges == 4 && s.found_edges == 2 && s.track_edges == 2 && s.pure_edges == 2);
+    label(&t, "00100.");
+    tm_score_options_t one = TM_SCORE_DEFAULTS;
+    one.track_hits_min = 1;
+    s = score(&w, &t, &one, NULL); /* 0-1, 1-3, 3-4: one wrong, two found */
+    assert_true(s.true_edges == 4 && s.found_edges == 2 && s.track_edges == 3 && s.pure_edges == 2);
+    assert_true(tm_score_edge_efficiency(&s) == 0.5);
+}
+
 /* A merged point counts for both of its particles. */
 static void test_merged(void **state) {
     (void)state;
@@ -362,11 +404,18 @@ static void test_random(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_perfect),         cmocka_unit_test(test_halves),
-        cmocka_unit_test(test_short_tracks),    cmocka_unit_test(test_merged),
-        cmocka_unit_test(test_duplicates),      cmocka_unit_test(test_selection),
-        cmocka_unit_test(test_weights_and_sum), cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_empty),           cmocka_unit_test(test_random),
+        cmocka_unit_test(test_perfect),
+        cmocka_unit_test(test_halves),
+        cmocka_unit_test(test_other_definitions),
+        cmocka_unit_test(test_edges),
+        cmocka_unit_test(test_short_tracks),
+        cmocka_unit_test(test_merged),
+        cmocka_unit_test(test_duplicates),
+        cmocka_unit_test(test_selection),
+        cmocka_unit_test(test_weights_and_sum),
+        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_empty),
+        cmocka_unit_test(test_random),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
