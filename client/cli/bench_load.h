@@ -10,7 +10,7 @@
  * keeps up or not. Times count from the scheduled arrival, so that a service that stalls cannot hide
  * it by slowing its load down. An arrival that cannot be sent at its time, because as many events
  * are under way as may be or because this machine is too busy, is sent as soon as possible: it is
- * late. What is still not sent when the window closes is unsent.
+ * late. What there is no room for when the window closes is unsent.
  *
  * Requests under way when the window closes are waited for, so that they do not disturb what comes
  * next. Callers are threads with one client handle or one engine each, in one or more processes.

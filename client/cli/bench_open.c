@@ -90,7 +90,7 @@ static void count_arrival(loop_t *loop, bool sent, uint64_t late_us) {
 static tm_status_t send_due(loop_t *loop, tm_error_t *err) {
     tm_status_t status = TM_OK;
     uint64_t now_us = tm_cli_now_us();
-    while (status == TM_OK && loop->due_us <= (double)now_us && (double)now_us < loop->close_us &&
+    while (status == TM_OK && loop->due_us <= (double)now_us && loop->due_us < loop->close_us &&
            loop->under_way < loop->room) {
         request_t *request = loop->request;
         while (request->id) {
@@ -159,14 +159,16 @@ static tm_status_t wait_for_something(loop_t *loop, tm_error_t *err) {
 
 static tm_status_t converse(loop_t *loop, tm_error_t *err) {
     tm_status_t status = TM_OK;
+    bool closed = false;
     while (status == TM_OK && !tm_interrupt_signal()) {
         bool over = tm_bench_window_stopped(loop->run->window);
-        if (over && !loop->under_way) {
+        if (closed && !loop->under_way) {
             break;
         }
-        if (!over) {
-            status = send_due(loop, err);
+        if (!closed && !atomic_load(&loop->run->window->stop)) {
+            status = send_due(loop, err); /* once more at the end: we may have woken late */
         }
+        closed = over;
         if (status == TM_OK) {
             status = wait_for_something(loop, err);
         }
