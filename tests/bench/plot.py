@@ -177,6 +177,94 @@ def plot_memory(folder):
     save(figure, folder, "memory")
 
 
+def setting_of(row):
+    words = ["%s %s%s" % (row["workers"], "GPU" if row["kind"] == "gpu" else "worker", "" if row["workers"] == "1" else "s")]
+    if row["brokers"] != "1":
+        words.append("%s brokers" % row["brokers"])
+    words.append(row["transport"])
+    if row["io_threads"]:
+        words.append("%s I/O thread%s" % (row["io_threads"], "" if row["io_threads"] == "1" else "s"))
+    return ", ".join(words)
+
+
+def plot_grow(folder, name):
+    """Closed loop: events per second of each setting; open loop: latency against what was offered; how busy the GPUs
+    were, where there are any."""
+    rows = read(folder, name)
+    closed = [r for r in rows if r["part"] == "closed"]
+    if not closed:
+        return
+    opened = [r for r in rows if r["part"] == "open"]
+    settings = list(dict.fromkeys(setting_of(r) for r in closed))
+    sizes = list(dict.fromkeys(int(r["points"]) for r in closed))
+    colours = dict(zip(sizes, (BLUE, ORANGE, GREEN, PINK)))
+    busy = any(r["gpu_busy"] for r in rows)
+    panels_n = 1 + bool(opened) + busy
+    height = max(3.2, 1.1 + 0.42 * len(settings))
+    figure, panels = plt.subplots(1, panels_n, figsize=(7.2 if panels_n == 1 else 4.8 * panels_n, height), squeeze=False)
+    panel = panels[0, 0]
+    most = max(float(r["events_per_s"]) for r in closed)
+    for r in closed:
+        shift = 0.22 * (sizes.index(int(r["points"])) - (len(sizes) - 1) / 2)
+        y, value = settings.index(setting_of(r)) + shift, float(r["events_per_s"])
+        panel.plot([0, value], [y, y], color=colours[int(r["points"])], linewidth=1.5)
+        panel.plot(value, y, "o", markersize=6, color=colours[int(r["points"])])
+        panel.text(value + 0.02 * most, y, "%s (%.2g GB/s)" % (plain(float("%.3g" % value)), float(r["bytes_per_s"]) / 1e9),
+                   va="center", fontsize=8)
+    panel.set_xlim(0, 1.45 * most)
+    panel.set_yticks(range(len(settings)), settings, fontsize=8.5)
+    panel.set_ylim(len(settings) - 0.5, -0.5)
+    panel.grid(axis="y", visible=False)
+    panel.set_xlabel("events per second, closed loop")
+    if opened:
+        panel = panels[0, 1]
+        for size in sizes:
+            for quantile, marker in (("p50_ms", "o"), ("p99_ms", "^")):
+                mine = [r for r in opened if int(r["points"]) == size]
+                panel.plot([float(r["rate"]) for r in mine], [float(r[quantile]) for r in mine], marker, markersize=5,
+                           color=colours[size], fillstyle="full" if quantile == "p50_ms" else "none")
+        panel.set_yscale("log")
+        logarithmic(panel.yaxis)
+        panel.set_xlim(left=0)
+        panel.set_xlabel("events per second offered, open loop")
+        panel.set_ylabel("ms (dot: median, triangle: p99)")
+    if busy:
+        panel = panels[0, -1]
+        for y, r in enumerate(closed):
+            values = [float(b) for b in r["gpu_busy"].split(";") if b]
+            panel.plot(values, [y] * len(values), "o", markersize=5, color=colours[int(r["points"])])
+        panel.set_xlim(0, 101)
+        panel.set_yticks(range(len(closed)), ["%s, %s points" % (setting_of(r), plain(int(r["points"]))) for r in closed],
+                         fontsize=7.5)
+        panel.invert_yaxis()
+        panel.set_xlabel("percent of the time busy, each GPU (NVML)")
+    figure.legend([plt.Line2D([], [], marker="o", color=colours[s]) for s in sizes],
+                  ["%s space points" % plain(s) for s in sizes], loc="outside upper center", ncols=len(sizes), fontsize=9)
+    figure.supxlabel(machine(rows[0]) + (", " + rows[0]["gpu"] if rows[0]["gpu"] else ", workers that do nothing"),
+                     fontsize=8.5, color="#555555")
+    save(figure, folder, name)
+
+
+def plot_churn(folder):
+    rows = read(folder, "churn")
+    if not rows:
+        return
+    figure, panel = plt.subplots(figsize=(7.2, 2.8))
+    seconds = [float(r["t_s"]) for r in rows]
+    panel.plot(seconds, [float(r["answers_per_s"]) for r in rows], color=BLUE, linewidth=1.5)
+    top = 1.25 * max(float(r["answers_per_s"]) for r in rows)
+    for r in rows:
+        if r["what"]:
+            panel.axvline(float(r["t_s"]), color=RED if r["what"] == "killed" else GREEN, linewidth=1.2, linestyle="--")
+            panel.text(float(r["t_s"]), 0.97 * top, " a worker " + r["what"], va="top", fontsize=8.5)
+    panel.set_ylim(0, top)
+    panel.set_xlim(0, max(seconds))
+    panel.set_xlabel("seconds")
+    panel.set_ylabel("answers per second")
+    figure.supxlabel(machine(rows[0]), fontsize=8.5, color="#555555")
+    save(figure, folder, "churn")
+
+
 def main():
     folder = sys.argv[1] if len(sys.argv) > 1 else os.path.join(
         os.path.dirname(os.path.abspath(__file__)), "..", "..", "docs", "results")
@@ -186,6 +274,10 @@ def main():
     for plot in (plot_stages, plot_relay, plot_training, plot_memory):
         plot(folder)
     plot_stages(folder, "_xeon")
+    plot_churn(folder)
+    for name in sorted(os.listdir(folder)):
+        if name.startswith("grow") and name.endswith(".csv"):
+            plot_grow(folder, name[:-len(".csv")])
 
 
 if __name__ == "__main__":

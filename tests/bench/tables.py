@@ -77,6 +77,33 @@ def relay():
     return table(["case", "bare libzmq relay", "trackmill-broker", "ratio"], rows)
 
 
+def gigabytes(row):
+    return "%.2f" % (float(row["bytes_per_s"]) / 1e9)
+
+
+def grow(names):
+    rows = []
+    for r in (r for name in names for r in read(name) if r["part"] == "closed"):
+        rows.append(["%s, %s cores" % (r["machine"], r["cores"]), r["workers"], r["brokers"], r["transport"], r["io_threads"],
+                     number(r["points"]), number(r["events_per_s"]), gigabytes(r), number(r["p50_ms"]), number(r["p99_ms"]),
+                     *("%.2f" % float(r[k]) for k in ("broker_cores", "worker_cores", "load_cores")),
+                     "%.2f" % float(r["broker_s_per_gb"]), r["others"] or "\u2014"])
+    return table(["machine", "workers", "brokers", "transport", "I/O threads", "space points", "events/s", "GB/s", "p50 ms",
+                  "p99 ms", "broker cores", "worker cores", "load cores", "broker s/GB", "others"], rows)
+
+
+def kept():
+    rows = []
+    lines = read("kept")
+    for key in dict.fromkeys((r["points"], r["transport"]) for r in lines):
+        pair = {r["memory"]: r for r in lines if (r["points"], r["transport"]) == key}
+        text = ["%s (%s \u2026 %s)" % tuple(number(pair[k][f]) for f in ("broker_ms_per_event", "least", "greatest"))
+                for k in ("as glibc has it", "kept")]
+        rows.append([number(key[0]), key[1], *text, *(number(pair[k]["faults_per_event"]) for k in ("as glibc has it", "kept"))])
+    return table(["space points", "transport", "ms as glibc has it", "ms kept", "page faults as glibc has it",
+                  "page faults kept"], rows)
+
+
 TABLES = {
     "stages": lambda: stages(["stages_pu40", "stages_pu200", "stages_pu40_xeon", "stages_pu200_xeon"]),
     "gpu": gpu,
@@ -84,6 +111,8 @@ TABLES = {
     "memory": lambda: figures("memory", lambda r: "peak" not in r["measure"] or "mock: 64" in r["setting"]),
     "wire": lambda: figures("wire", lambda r: r["points"] not in ("1000", "300000")),
     "relay": relay,
+    "grow": lambda: grow(["grow_xeon", "grow"]),
+    "kept": kept,
 }
 
 
