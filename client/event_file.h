@@ -67,7 +67,11 @@ tm_status_t tm_tracks_write_trackml(const char *path, const tm_event_file_t *eve
 /* ACTS prototracks: trackId,measurementId,x,y,z */
 tm_status_t tm_tracks_write_acts(const char *path, const tm_event_file_t *event,
                                  const tm_tracks_t *tracks, tm_error_t *err);
-/* Reads any of the three back, for `score` and `display`; scores become 0. Track numbers below 0 mean
+/* Candidates, a row each: track_id,points,score,pt,charge,phi,eta,d0,z0 — units as in tm_starts_t; the
+ * last six empty where a candidate has no start values. */
+tm_status_t tm_tracks_write_candidates(const char *path, const tm_tracks_t *tracks,
+                                       tm_error_t *err);
+/* Reads any of the three formats of points back, for `score` and `display`; scores become 0. Track numbers below 0 mean
  * no track. Other finders share hits between tracks, so here a point may be in several tracks; twice
  * in the same track is refused, as is a hit that the event does not have. */
 tm_status_t tm_tracks_read_csv(const char *path, const tm_event_file_t *event, tm_tracks_t *tracks,

@@ -139,6 +139,28 @@ tm_status_t tm_tracks_write_acts(const char *path, const tm_event_file_t *event,
     return finish(path, &w, err);
 }
 
+tm_status_t tm_tracks_write_candidates(const char *path, const tm_tracks_t *tracks,
+                                       tm_error_t *err) {
+    writer_t w;
+    tm_status_t status = start(path, &w, err);
+    if (status != TM_OK) {
+        return status;
+    }
+    const tm_starts_t *s = &tracks->starts;
+    fputs("track_id,points,score,pt,charge,phi,eta,d0,z0\n", w.file);
+    for (uint32_t t = 0; t < tracks->n_tracks; t++) {
+        fprintf(w.file, "%u,%u,%.6g,", t, tracks->offsets[t + 1] - tracks->offsets[t],
+                (double)tracks->scores[t]);
+        if (s->charge && s->charge[t] != 0) {
+            fprintf(w.file, "%.6g,%d,%.6g,%.6g,%.6g,%.6g\n", (double)s->pt[t], s->charge[t],
+                    (double)s->phi[t], (double)s->eta[t], (double)s->d0[t], (double)s->z0[t]);
+        } else {
+            fputs(",,,,,\n", w.file);
+        }
+    }
+    return finish(path, &w, err);
+}
+
 /* ---- reading ---- */
 
 typedef struct {

@@ -25,6 +25,11 @@ char *tm_cli_tracks_path(const char *folder, const char *event) {
     return asprintf(&path, "%s/%s-tracks.csv", folder, event) < 0 ? NULL : path;
 }
 
+char *tm_cli_candidates_path(const char *folder, const char *event) {
+    char *path;
+    return asprintf(&path, "%s/%s-candidates.csv", folder, event) < 0 ? NULL : path;
+}
+
 typedef struct {
     char name[TM_EVENT_NAME_BYTES];
     const char *path;

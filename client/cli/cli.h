@@ -29,6 +29,8 @@ void tm_cli_complain(const char *format, ...) __attribute__((format(printf, 1, 2
 
 /* "DIR/EVENT-tracks.csv", allocated; NULL: no memory. */
 char *tm_cli_tracks_path(const char *folder, const char *event);
+/* "DIR/EVENT-candidates.csv", likewise. */
+char *tm_cli_candidates_path(const char *folder, const char *event);
 
 /* Events that would share a name in one folder: complains and returns false. */
 bool tm_cli_names_differ(char *const *paths, int n);

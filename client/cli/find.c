@@ -25,7 +25,7 @@ typedef struct {
     double deadline_s;
     const char *out, *format;
     write_tracks_t write;
-    bool quiet, json;
+    bool candidates, quiet, json;
 } options_t;
 
 typedef enum { EVENT_WAITS, EVENT_SUBMITTED, EVENT_DONE } event_state_t;
@@ -92,6 +92,16 @@ static void start_event(run_t *run, size_t i) {
     run->in_flight++;
 }
 
+/* The second file: the candidates themselves. */
+static tm_status_t write_candidates(const run_t *run, const job_t *job, const tm_tracks_t *tracks,
+                                    tm_error_t *error) {
+    char *path = tm_cli_candidates_path(run->options->out, job->event.name);
+    tm_status_t status = path ? tm_tracks_write_candidates(path, tracks, error)
+                              : tm_error_set(error, TM_E_NO_MEMORY, "%s: no memory", job->row.path);
+    free(path);
+    return status;
+}
+
 static void finish_event(run_t *run, tm_found_t *found) {
     job_t *job = &run->job[found->tag];
     tm_error_t error = found->error;
@@ -105,6 +115,9 @@ static void finish_event(run_t *run, tm_found_t *found) {
         status = job->row.output
                      ? run->options->write(job->row.output, &job->event, &found->tracks, &error)
                      : tm_error_set(&error, TM_E_NO_MEMORY, "%s: no memory", job->row.path);
+    }
+    if (status == TM_OK && run->options->out && run->options->candidates) {
+        status = write_candidates(run, job, &found->tracks, &error);
     }
     if (status == TM_OK && job->event.has_truth) {
         status = tm_score_event(&job->event, &found->tracks, &run->options->selection,
@@ -322,6 +335,8 @@ int tm_cmd_find(int argc, char **argv) {
         {"out", "DIR", "write DIR/<event>-tracks.csv", TM_OPTION_TEXT, &options.out, 0, 0},
         {"format", "FORMAT", "of these files: tracks, trackml or acts (tracks)", TM_OPTION_TEXT,
          &options.format, 0, 0},
+        {"candidates", NULL, "write DIR/<event>-candidates.csv too: score and start values of each",
+         TM_OPTION_FLAG, &options.candidates, 0, 0},
         {"deadline", "SECONDS", "for each event (60)", TM_OPTION_NUMBER, &options.deadline_s, 0.001,
          TM_TTL_MAX_MS / MS_PER_S},
         {"in-flight", "N", "events at the broker at once (4)", TM_OPTION_COUNT,
@@ -343,6 +358,10 @@ int tm_cmd_find(int argc, char **argv) {
     }
     if (first == argc) {
         tm_cli_complain("find: no event named; see trackmill find --help");
+        return TM_EXIT_USAGE;
+    }
+    if (options.candidates && !options.out) {
+        tm_cli_complain("find: --candidates wants --out, the folder to write to");
         return TM_EXIT_USAGE;
     }
     options.finder.deadline_ms = (uint32_t)(options.deadline_s * MS_PER_S);

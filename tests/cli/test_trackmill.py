@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """trackmill as a whole, with the engine in its own process."""
+import csv
 import gzip
 import json
+import math
 import os
 import random
 import shutil
@@ -203,6 +205,34 @@ class Find(Case):
             self.assertEqual(process.returncode, 128 + number)
             self.assertRegex(err.decode(), r"^trackmill: interrupted: \d+ of 500 events done\n$")
             self.assertLess(len(out.splitlines()), 500)
+
+
+class Candidates(Case):
+    def test_start_values(self):
+        """Found tracks of a simulated event have the momenta of its particles, nearly."""
+        event = os.path.join(harness.SOURCE, "tests", "data", "event000000001.npz.xz")
+        self.assertRuns(run("find", "--quiet", "--device", "cpu", "--candidates", "--out", self.path("out"), event))
+        with open(self.path("out", "event000000001-candidates.csv")) as file:
+            rows = list(csv.DictReader(file))
+        points = {}
+        with open(self.path("out", "event000000001-tracks.csv")) as file:
+            for row in csv.DictReader(file):
+                points.setdefault(row["track_id"], []).append(int(row["hit_id"]))
+        truth = harness.read_npz(event)
+        self.assertEqual(sorted(points), sorted(row["track_id"] for row in rows))
+        compared = 0
+        for row in rows:
+            self.assertEqual(int(row["points"]), len(points[row["track_id"]]))
+            owners = {truth["particle"][hit] for hit in points[row["track_id"]]}
+            if len(owners) == 1 and len(points[row["track_id"]]) > 7:
+                p = owners.pop()
+                pt = math.hypot(truth["p_px"][p], truth["p_py"][p])
+                self.assertLess(abs(float(row["pt"]) / pt - 1), 0.3)
+                self.assertEqual(int(row["charge"]), truth["p_q"][p])
+                self.assertLess(abs(float(row["z0"]) - truth["p_vz"][p]), 20)
+                compared += 1
+        self.assertGreater(compared, 0)
+        self.assertFails(run("find", "--candidates", event), 2, "--candidates wants --out")
 
 
 class Score(Case):

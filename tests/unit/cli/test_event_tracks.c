@@ -164,6 +164,37 @@ static void test_ambiguous(void **state) {
     tm_event_file_clear(&strips);
 }
 
+/* A row for each candidate; one without start values leaves them out. */
+static void test_candidates(void **state) {
+    (void)state;
+    tm_tracks_t tracks;
+    tm_error_t err = {0};
+    make(&tracks);
+    tracks.scores[0] = 0.5f;
+    const char *path = scratch_path("candidates.csv");
+    char got[256] = "";
+    for (int with = 0; with < 2; with++) {
+        if (with) {
+            assert_int_equal(tm_tracks_add_starts(&tracks, &err), TM_OK);
+            tracks.starts.pt[1] = 1.5f;
+            tracks.starts.z0[1] = -30;
+            tracks.starts.charge[1] = -1;
+        }
+        assert_int_equal(tm_tracks_write_candidates(path, &tracks, &err), TM_OK);
+        FILE *file = fopen(path, "r");
+        assert_non_null(file);
+        got[fread(got, 1, sizeof got - 1, file)] = '\0';
+        fclose(file);
+        char want[256];
+        snprintf(want, sizeof want,
+                 "track_id,points,score,pt,charge,phi,eta,d0,z0\n0,%u,0.5,,,,,,\n1,%u,%g,%s\n",
+                 tracks.offsets[1], tracks.offsets[2] - tracks.offsets[1], (double)tracks.scores[1],
+                 with ? "1.5,-1,0,0,0,-30" : ",,,,,");
+        assert_string_equal(got, want);
+    }
+    tm_tracks_clear(&tracks);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_written),
@@ -172,6 +203,7 @@ int main(void) {
         cmocka_unit_test(test_bad),
         cmocka_unit_test(test_many_events_in_a_submission),
         cmocka_unit_test(test_ambiguous),
+        cmocka_unit_test(test_candidates),
     };
     return cmocka_run_group_tests(tests, start, stop);
 }
