@@ -240,7 +240,7 @@ def plot_grow(folder, name):
         panel.set_xlabel("percent of the time busy, each GPU (NVML)")
     figure.legend([plt.Line2D([], [], marker="o", color=colours[s]) for s in sizes],
                   ["%s space points" % plain(s) for s in sizes], loc="outside upper center", ncols=len(sizes), fontsize=9)
-    figure.supxlabel(machine(rows[0]) + (", " + rows[0]["gpu"] if rows[0]["gpu"] else ", workers that do nothing"),
+    figure.supxlabel(machine(rows[0]) + (", " + rows[0]["gpu"] if rows[0]["gpu"] else ", workers that do nothing" if rows[0]["kind"] == "mock" else ""),
                      fontsize=8.5, color="#555555")
     save(figure, folder, name)
 
