@@ -77,6 +77,25 @@ class Clock(ex.IAlgorithm):
         return np.median(np.array(other.times) - np.array(self.times), axis=0).tolist()
 
 
+class Keep(ex.IAlgorithm):
+    """Keeps the first event for a picture: points [N, 3] (mm), tracks (lists of rows, one measurement per point)."""
+
+    def __init__(self):
+        ex.IAlgorithm.__init__(self, "Keep", QUIET)
+        self.positions, self.lists = None, None
+        self.points = ex.ReadDataHandle(self, acts.SpacePointContainer, "Points")
+        self.points.initialize(POINTS)
+        self.tracks = ex.ReadDataHandle(self, ex.ProtoTrackContainer, "Tracks")
+        self.tracks.initialize("trackmill_prototracks")
+
+    def execute(self, context):
+        if self.positions is None:
+            points = self.points(context.eventStore)
+            self.positions = np.stack([points.x, points.y, points.z], axis=1)       # a copy
+            self.lists = [list(track) for track in self.tracks(context.eventStore)]
+        return ex.ProcessCode.SUCCESS
+
+
 class Scorer(ex.IAlgorithm):
     """Scores the tracks of some finders against the truth: scores[finder] has one dict of figures.score per event."""
     INPUTS = {"hits": (ex.SimHitContainer, "simhits"), "particles": (ex.SimParticleContainer, "particles_simulated"),

@@ -132,6 +132,30 @@ def worse_bins(result, sigmas=2.0):
     return out
 
 
+def finite(edges):
+    """The open last bin ends at twice its beginning."""
+    return np.array([edges[-2] * 2 if np.isinf(edge) else edge for edge in edges])
+
+
+def picture(points, tracks, path):
+    """One event, across the beam and along it: space points [N, 3] (mm) grey, tracks (lists of rows) as lines."""
+    import matplotlib
+    matplotlib.use("svg")
+    import matplotlib.pyplot as plt
+    plt.rcParams.update({"svg.hashsalt": "trackmill", "font.size": 8})
+    x, y, z = np.asarray(points, float).T
+    r = np.hypot(x, y)
+    figure, (across, along) = plt.subplots(1, 2, figsize=(14, 6), layout="constrained", width_ratios=(1, 1.6))
+    across.plot(x, y, ",", color="0.6")
+    along.plot(z, r, ",", color="0.6")
+    for track in tracks:
+        line, = across.plot(x[track], y[track], ".-", ms=2, lw=0.7)
+        along.plot(z[track], r[track], ".-", ms=2, lw=0.7, color=line.get_color())
+    across.set(xlabel="x (mm)", ylabel="y (mm)", aspect="equal", title=f"{len(x)} space points, {len(tracks)} tracks")
+    along.set(xlabel="z (mm)", ylabel="r (mm)")
+    figure.savefig(path, metadata={"Date": None})
+
+
 def plot(results, path):
     """One figure: a row for each sample; efficiency by |eta| and pT, resolutions by pT, processor time."""
     import matplotlib
@@ -142,25 +166,28 @@ def plot(results, path):
     figure, rows = plt.subplots(len(results), 5, figsize=(14, 2.7 * len(results)), squeeze=False, layout="constrained")
     for axes, result in zip(rows, results):
         for name, f in result["figures"].items():
+            style = {"ms": 3, "color": colours[name], "label": TITLES[name]}
             for axis, key, edges, label in ((axes[0], "eta", ETA_EDGES, "|η|"), (axes[1], "pt", PT_EDGES, "pT (GeV)")):
-                ends = np.array([edges[-2] * 2 if np.isinf(e) else e for e in edges])
                 found, there = np.array(f[key], float).T
-                rate = found / np.maximum(there, 1)
-                error = np.sqrt(np.maximum(rate * (1 - rate), 1 / np.maximum(there, 1)) / np.maximum(there, 1))
-                axis.errorbar((ends[1:] + ends[:-1]) / 2, 100 * rate, 100 * error, np.diff(ends) / 2, fmt="o", ms=3,
-                              color=colours[name], label=TITLES[name])
+                some = there > 0
+                ends = finite(edges)
+                centre, half = ((ends[1:] + ends[:-1]) / 2)[some], (np.diff(ends) / 2)[some]
+                rate = found[some] / there[some]
+                error = np.sqrt(np.maximum(rate * (1 - rate), 1 / there[some]) / there[some])
+                axis.errorbar(centre, 100 * rate, 100 * error, half, fmt="o", **style)
                 axis.set(xlabel=label, ylabel="efficiency (%)", title=result["label"], ylim=(85, 101))
-            ends = np.array([PT_EDGES[-2] * 2 if np.isinf(e) else e for e in PT_EDGES])
-            for axis, key, unit in ((axes[2], "d0", 1000), (axes[3], "pt", 100)):
-                axis.plot((ends[1:] + ends[:-1]) / 2, unit * np.array(f["resolution_by_pt"][key]), "o-", ms=3,
-                          color=colours[name], label=TITLES[name])
-                axis.set(xlabel="pT (GeV)", ylabel="σ(d0) (µm)" if key == "d0" else "σ(pT)/pT (%)", ylim=(0, None))
+            ends = finite(PT_EDGES)
+            for axis, key, scale in ((axes[2], "d0", 1000), (axes[3], "pt", 100)):
+                axis.plot((ends[1:] + ends[:-1]) / 2, scale * np.array(f["resolution_by_pt"][key]), "o-", **style)
+                axis.set(xlabel="pT (GeV)", ylabel="σ(d0) (µm)" if key == "d0" else "σ(pT)/pT (%)")
+        for axis in axes[2:4]:
+            axis.set_ylim(bottom=0)
         axes[0].legend(loc="lower left")
         cpu = result["cpu_s"]
         axes[4].barh(["trackmill"], [cpu["find"]], color="tab:blue", label="find (job's side)")
         axes[4].barh(["trackmill"], [cpu["fit"]], left=[cpu["find"]], color="tab:cyan", label="fit")
         if "ckf" in cpu:
             axes[4].barh(["CKF"], [cpu["ckf"]], color="tab:orange", label="seeding, CKF, ambiguities")
-        axes[4].set(xlabel="CPU of the job per event (s)")
-        axes[4].legend(fontsize=6)
+        axes[4].set(xlabel="CPU of the job per event (s)", ylim=(-0.5, 2.5))
+        axes[4].legend(fontsize=6, loc="upper right")
     figure.savefig(path, metadata={"Date": None})

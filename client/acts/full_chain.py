@@ -4,7 +4,7 @@
 
     pip install ./client/python pyacts==48.1.0 pythia8mc==8.317.2 matplotlib
     full_chain.py --mu 40 --events 20 --broker tcp://127.0.0.1:5570 --out pu40.json
-    full_chain.py --gun 13 --count 50 --events 20                          # no broker: the engine in this process
+    full_chain.py --gun 13 --count 50 --picture muons.svg                  # no broker: the engine in this process
     full_chain.py --plot pu0.json pu40.json pu200.json --figure chain.svg  # the figure; and the table, in Markdown
 
 Simulation (Pythia 8 or a particle gun, Fatras, geometric digitisation) -> space points ->
@@ -41,17 +41,22 @@ def run(options):
             ckf_begin, ckf_end = chain.add_ckf(s, directory, geometry, field)
         scorer = chain.Scorer(finders)
         s.addAlgorithm(scorer)
+        if options.picture:
+            first = chain.Keep()
+            s.addAlgorithm(first)
         writers = {name: chain.add_acts_score(s, name) for name in finders}
         s.run()
         with open(os.path.join(directory, "timing.csv")) as file:
             walls = {row["identifier"]: float(row["time_perevent_s"]) for row in csv.DictReader(file)}
         del detector
+    if options.picture:
+        figures.picture(first.positions, first.lists, options.picture)
     steps = {"find": begin.until(found), "fit": found.until(fitted)}
     if not options.no_ckf:
         steps["ckf"] = ckf_begin.until(ckf_end)
     gun = f"{options.count} particles {options.gun}"
     return {"label": options.label or (f"PU{options.mu:g}" if options.gun is None else gun),
-            "options": {name: value for name, value in vars(options).items() if name not in ("plot", "figure", "out")},
+            "options": {name: value for name, value in vars(options).items() if name not in ("plot", "figure", "out", "picture")},
             "cuts": figures.CUTS, "wanted": figures.WANTED, "ckf": chain.CKF,
             "figures": {name: figures.total(scores) for name, scores in scorer.scores.items()},
             "acts": {name: {key: value for key, value in writer.stats().items() if isinstance(value, (int, float))}
@@ -78,6 +83,7 @@ def main():
     parser.add_argument("--no-ckf", action="store_true", help="trackmill alone")
     parser.add_argument("--label", help="name of the sample")
     parser.add_argument("--out", help="JSON file for the figures")
+    parser.add_argument("--picture", help="SVG file: the first event with trackmill's tracks")
     parser.add_argument("--plot", nargs="+", metavar="JSON", help="no run: table and --figure of these results")
     parser.add_argument("--figure", help="SVG file for --plot")
     options = parser.parse_args()
