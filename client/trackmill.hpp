@@ -237,9 +237,18 @@ class Event {
 
 /* ---- answers ---- */
 
+/* Start values for a fit, at the point of closest approach to the z axis. */
+struct Start {
+    float pt;       /* GeV */
+    float phi, eta; /* of the momentum; radians */
+    float d0, z0;   /* mm */
+    int charge;     /* e: -1 or 1 */
+};
+
 struct Track {
     std::span<const std::uint32_t> points; /* rows of the event, as the back end ordered them */
     float score;                           /* in [0, 1] */
+    std::optional<Start> start;            /* of a back end that makes them, where it could */
 };
 
 /* Track candidates, ordered by their least row: a view. */
@@ -283,7 +292,8 @@ class Tracks {
     Track operator[](std::uint32_t i) const {
         return {
             {tracks_->indices + tracks_->offsets[i], tracks_->indices + tracks_->offsets[i + 1]},
-            tracks_->scores[i]};
+            tracks_->scores[i],
+            start(i)};
     }
     iterator begin() const {
         return {tracks_, 0};
@@ -307,6 +317,14 @@ class Tracks {
     }
 
   private:
+    std::optional<Start> start(std::uint32_t i) const {
+        const tm_starts_t &s = tracks_->starts;
+        if (!s.charge || s.charge[i] == 0) {
+            return std::nullopt;
+        }
+        return Start{s.pt[i], s.phi[i], s.eta[i], s.d0[i], s.z0[i], s.charge[i]};
+    }
+
     const tm_tracks_t *tracks_;
 };
 

@@ -93,6 +93,26 @@ void test_without_service() {
     CHECK(!nobody && nobody.error().status == TM_E_NO_BROKER && nobody.error().retryable());
 }
 
+/* Start values are views of the C arrays; a charge of 0 says that a candidate has none. */
+void test_starts() {
+    std::uint32_t offsets[] = {0, 2, 3}, indices[] = {0, 1, 2};
+    float scores[] = {0.5f, 0.75f}, value[] = {1, 2}, d0[] = {0.1f, 0.2f};
+    std::int8_t charge[] = {0, -1};
+    tm_tracks_t c{};
+    c.n_points = 3;
+    c.n_tracks = 2;
+    c.offsets = offsets;
+    c.indices = indices;
+    c.scores = scores;
+    trackmill::Tracks tracks(c);
+    CHECK(!tracks[1].start);
+    c.starts.pt = c.starts.phi = c.starts.eta = c.starts.z0 = value;
+    c.starts.d0 = d0;
+    c.starts.charge = charge;
+    CHECK(!tracks[0].start && tracks[1].start && tracks[1].start->charge == -1);
+    CHECK(tracks[1].start->pt > 1.5f && tracks[1].start->d0 > 0.15f && tracks[1].start->d0 < 0.25f);
+}
+
 void test_tracks(const std::string &brokers) {
     trackmill::Client client = trackmill::Client::open(brokers).value();
     Points points(25);
@@ -176,6 +196,7 @@ void test_status(const std::string &broker) {
 
 int main() {
     test_without_service();
+    test_starts();
     static service_t service;
     service_start(&service, 1, 1, "time_ms=1");
     test_tracks(service.list);
