@@ -16,7 +16,7 @@ from trackmill import Client, Engine, Worker
 
 pytest.importorskip("torch", reason="PyTorch is not installed")
 sys.path[:0] = [str(ROOT / "client" / "python" / "examples"), str(ROOT / "weights" / "convert")]
-import safetensors_io  # type: ignore[import-not-found]  # noqa: E402
+import safetensors_io  # noqa: E402
 import torch_worker  # noqa: E402
 
 EVENTS = sorted(DATA.glob("event*.npz.xz"))[:4]
