@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The wheel: pure Python; with the engine and the weights inside where the C programs were built before.
 
-TRACKMILL_BUILD names the build folder (default: build/ of the checkout); TRACKMILL_BUILD=none leaves the engine out.
+TRACKMILL_BUILD names the build folder (default: build/ of the checkout); "none" leaves the engine out.
 Everything else is in pyproject.toml.
 """
 

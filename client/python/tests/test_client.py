@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import PATIENCE, Helper, Scripted, event
+from support import PATIENCE, Array, Helper, Scripted, event
 
 import trackmill
 from trackmill import AsyncClient, Client, columns
@@ -400,15 +400,25 @@ def test_wrong_tracks(tracks: dict[str, list[float]]) -> None:
         assert isinstance(request.exception(PATIENCE), trackmill.MalformedError)
 
 
-STARTS = {"pt": [1.5], "phi": [-2], "eta": [0.5], "d0": [0.1], "z0": [30], "charge": [-1]}
+STARTS: dict[str, list[float]] = {
+    "pt": [1.5],
+    "phi": [-2],
+    "eta": [0.5],
+    "d0": [0.1],
+    "z0": [30],
+    "charge": [-1],
+}
 
 
 def answer_with(starts: dict[str, list[float]]) -> tuple[BaseException | None, Any]:
     """What becomes of an answer of one candidate with these columns of start values."""
-    tracks = {"offsets": np.array([0, 2], np.uint32), "indices": np.array([0, 1], np.uint32)}
-    tracks["scores"] = np.array([0.5], np.float32)  # type: ignore[assignment]
+    tracks: dict[str, Array] = {
+        "offsets": np.array([0, 2], np.uint32),
+        "indices": np.array([0, 1], np.uint32),
+        "scores": np.array([0.5], np.float32),
+    }
     for name, values in starts.items():
-        tracks[name] = np.array(values).astype(np.int8 if name == "charge" else np.float32)  # type: ignore[assignment]
+        tracks[name] = np.array(values).astype(np.int8 if name == "charge" else np.float32)
     with Scripted() as broker, Client(broker.endpoint) as client:
         request = client.submit(event())
         broker.session()

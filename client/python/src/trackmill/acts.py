@@ -16,6 +16,7 @@ import os
 import threading
 import time
 import warnings
+import weakref
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -192,6 +193,7 @@ class TrackmillAlgorithm(ex.IAlgorithm):  # type: ignore[misc]
         self._engine: Engine | None = None
         if brokers:
             self._client = Client(brokers, model=None if model is None else os.fspath(model), ttl=ttl)
+            weakref.finalize(self, self._client.close)  # at the latest when the job ends: a good-bye
         if not brokers or onFailure == "embedded":  # now, not in the middle of the job
             self._engine = Engine(embeddedModel or model or "standard", device=device, threads=threads)
         self._columns: Sequence[str] = ()

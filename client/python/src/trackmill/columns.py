@@ -213,7 +213,7 @@ def check_tracks(columns: Mapping[str, Array], n_points: int) -> tuple[Array, Ar
 
 
 def check_starts(columns: Mapping[str, Array], n_tracks: int) -> Starts | None:
-    """Own copies of the start values of n_tracks candidates, None without. MalformedError: breaks their rules."""
+    """Own copies of the start values of n_tracks candidates, None without. MalformedError: why none."""
     names = [f.name for f in fields(Starts)]
     if not any(name in columns for name in names):
         return None
