@@ -36,7 +36,8 @@ def run(options):
                          outputDir=directory, outputTimingFile="timing.csv")
         chain.add_simulation(s, options, directory, geometry, field)
         finder, (begin, found, fitted) = chain.add_trackmill(
-            s, geometry, field, options.broker, options.model, ttl=options.ttl, logLevel=chain.acts.logging.ERROR)
+            s, geometry, field, options.broker, options.model, ttl=options.ttl, minPt=options.min_pt,
+            logLevel=chain.acts.logging.ERROR)
         if not options.no_ckf:
             ckf_begin, ckf_end = chain.add_ckf(s, directory, geometry, field)
         scorer = chain.Scorer(finders)
@@ -72,6 +73,7 @@ def main():
     parser.add_argument("--broker", help="tcp://host:5570[,…]; without: the engine in this process")
     parser.add_argument("--model", help="name or name@version; embedded also a weight file")
     parser.add_argument("--ttl", type=float, default=300.0, help="seconds that an event may take")
+    parser.add_argument("--min-pt", type=float, default=0.5, help="GeV: softer candidates of trackmill are not fitted")
     parser.add_argument("--events", type=int, default=1)
     parser.add_argument("--first", type=int, default=0, help="number of the first event")
     parser.add_argument("--seed", type=int, default=71)

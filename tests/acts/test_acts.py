@@ -312,6 +312,27 @@ def test_broker_killed_in_the_middle(programs, rescue, engine):
 # ---- arguments, and the figures ----
 
 
+def test_soft_tracks(world, service, engine):
+    """minPt leaves out what the model's start values put below it, with broker and without, and nothing else."""
+    folder, geometry, field = world
+    found = {}
+    for brokers in (service.clients, None):
+        for least in (0.0, 5.0):
+            s = sequencer(2)
+            chain.add_simulation(s, chain.event_options(count=MUONS, pt=(1.0, 25.0), seed=7), folder, geometry, field)
+            addTrackmill(s, brokers, minPt=least, inputSpacePoints=chain.POINTS, logLevel=INFO)
+            collect = Collect()
+            s.addAlgorithm(collect)
+            s.run()
+            found[brokers is None, least] = collect.tracks
+    for embedded in (False, True):
+        every, hard = found[embedded, 0.0], found[embedded, 5.0]
+        for event in (0, 1):
+            assert 0.2 < len(hard[event][0]) / len(every[event][0]) < 0.8  # half of them, log-uniform
+            assert all(track in every[event][0] for track in hard[event][0])
+    assert found[False, 5.0] == found[True, 5.0]
+
+
 def test_arguments(engine):
     s = sequencer(1)
     for options, text in (({"onFailure": "retry"}, "onFailure"), ({"sourceLinks": "some"}, "sourceLinks"),

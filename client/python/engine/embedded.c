@@ -121,6 +121,19 @@ uint32_t tm_embedded_tracks(const tm_embedded_t *e, const uint32_t **offsets,
     return e->tracks.n_tracks;
 }
 
+int tm_embedded_starts(const tm_embedded_t *e, const float **pt, const float **phi,
+                       const float **eta, const float **d0, const float **z0,
+                       const int8_t **charge) {
+    const tm_starts_t *starts = &e->tracks.starts;
+    *pt = starts->pt;
+    *phi = starts->phi;
+    *eta = starts->eta;
+    *d0 = starts->d0;
+    *z0 = starts->z0;
+    *charge = starts->charge;
+    return starts->pt != NULL;
+}
+
 const char *tm_embedded_stage(const tm_embedded_t *e, uint32_t i, uint32_t *us) {
     if (i >= e->timings.count) {
         return NULL;

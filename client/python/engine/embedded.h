@@ -14,7 +14,7 @@
 #include <stdint.h>
 
 /* Grows with every change that an older caller would not survive. */
-#define TM_EMBEDDED_ABI 1
+#define TM_EMBEDDED_ABI 2
 
 typedef struct tm_embedded tm_embedded_t;
 
@@ -41,6 +41,11 @@ int tm_embedded_find(tm_embedded_t *e, uint64_t n_points, uint32_t n_columns,
 /* What the last successful find found, as tm_tracks_t; borrowed until the next find or close. */
 uint32_t tm_embedded_tracks(const tm_embedded_t *e, const uint32_t **offsets,
                             const uint32_t **indices, const float **scores);
+
+/* Their start values, as tm_starts_t; borrowed likewise. 0: the model has none, the pointers are NULL. */
+int tm_embedded_starts(const tm_embedded_t *e, const float **pt, const float **phi,
+                       const float **eta, const float **d0, const float **z0,
+                       const int8_t **charge);
 
 /* Stage number `i` of the last find: its name, or NULL beyond the last. */
 const char *tm_embedded_stage(const tm_embedded_t *e, uint32_t i, uint32_t *us);

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,10 @@ def test_as_the_command_line(programs: Programs, tmp_path: Path) -> None:
         tracks = engine.find(event)
         trackmill.write_tracks(tmp_path / "here.csv", tracks, event)
         assert "gnn" in tracks.stages_s and tracks.total_s > 0 and tracks.model == engine.model
+        if tracks.starts is not None:  # of models with a fit
+            assert all(len(getattr(tracks.starts, f.name)) == len(tracks) for f in fields(tracks.starts))
+            assert set(tracks.starts.charge.tolist()) <= {-1, 0, 1}
+            assert (tracks.starts.pt[tracks.starts.charge != 0] > 0.05).all()
         assert len(engine.find({name: event[name][:0] for name in event.columns})) == 0
     assert len(tracks) > 10
     assert (tmp_path / "here.csv").read_bytes() == (tmp_path / f"{event.name}-tracks.csv").read_bytes()

@@ -114,10 +114,11 @@ def read_clusters(clusters: Any, names: Sequence[str]) -> dict[str, Array]:
     return out
 
 
-def as_proto_tracks(tracks: Tracks, links: Links | None, least: int) -> Any:
+def as_proto_tracks(tracks: Tracks, links: Links | None, least: int, min_pt: float = 0.0) -> Any:
     """Tracks over space points -> acts.examples.ProtoTrackContainer over measurements, in the same order,
     each measurement once per track (two space points may share one). Tracks of fewer than `least`
-    measurements are left out. links: None where space point i is measurement i."""
+    measurements are left out, and those whose start value of pT is below min_pt (GeV). links: None where
+    space point i is measurement i."""
     flat: Rows = tracks.indices.astype(np.int64)
     ends = tracks.offsets.astype(np.int64)
     repeated = False
@@ -130,7 +131,10 @@ def as_proto_tracks(tracks: Tracks, links: Links | None, least: int) -> Any:
             within = np.arange(int(count.sum())) - np.repeat(np.cumsum(count) - count, count)
             flat = links.measurements[np.repeat(links.offsets[flat], count) + within]
         repeated = len(np.unique(flat)) != len(flat)
-    enough = np.flatnonzero(np.diff(ends) >= least)
+    chosen = np.diff(ends) >= least
+    if min_pt > 0 and tracks.starts is not None:
+        chosen &= (tracks.starts.pt >= min_pt) | (tracks.starts.charge == 0)  # 0: it has none
+    enough = np.flatnonzero(chosen)
     numbers = flat.tolist()
     lists = [numbers[a:b] for a, b in zip(ends[enough].tolist(), ends[enough + 1].tolist(), strict=True)]
     if repeated:
@@ -173,6 +177,7 @@ class TrackmillAlgorithm(ex.IAlgorithm):  # type: ignore[misc]
         inputClusters: str | None = "clusters",
         outputProtoTracks: str = "trackmill_prototracks",
         minMeasurements: int = 3,
+        minPt: float = 0.0,
         ttl: float = limits.TTL_DEFAULT_MS / 1000,
         onFailure: str = "abort",
         embeddedModel: str | os.PathLike[str] | None = None,
@@ -188,7 +193,7 @@ class TrackmillAlgorithm(ex.IAlgorithm):  # type: ignore[misc]
         if onFailure == "embedded" and not brokers:
             raise ValueError('onFailure="embedded" is for jobs that name brokers; without, use abort or skip')
         ex.IAlgorithm.__init__(self, "Trackmill", acts.logging.INFO if level is None else level)
-        self._least, self._on_failure = minMeasurements, onFailure
+        self._least, self._min_pt, self._on_failure = minMeasurements, minPt, onFailure
         self._client: Client | None = None
         self._engine: Engine | None = None
         if brokers:
@@ -230,7 +235,7 @@ class TrackmillAlgorithm(ex.IAlgorithm):  # type: ignore[misc]
                 began = time.monotonic()
                 tracks = self._find(context.eventNumber, event)
                 waited = time.monotonic() - began
-                found = as_proto_tracks(tracks, links, self._least)
+                found = as_proto_tracks(tracks, links, self._least, self._min_pt)
             number = len(found)
             self._output(context, found)  # the handle takes the container
         except TrackmillError as error:
@@ -316,6 +321,7 @@ def addTrackmill(
     outputProtoTracks: str = "trackmill_prototracks",
     outputParameters: str = "estimatedparameters",
     minMeasurements: int = 3,
+    minPt: float = 0.0,
     ttl: float = limits.TTL_DEFAULT_MS / 1000,
     onFailure: str = "abort",
     embeddedModel: str | os.PathLike[str] | None = None,
@@ -333,7 +339,8 @@ def addTrackmill(
         holds the tracks that have them, outputParameters one for each ("estimatedparameters" is what
         addKalmanTracks reads).
     inputClusters: None for models that need no cluster columns; nothing of the clusters is sent then.
-    minMeasurements: shorter tracks are left out.
+    minMeasurements: shorter tracks are left out. minPt (GeV): softer ones, by the start values that the model
+        gives (standard does; of models without, all stay). A fit's time goes mostly into soft tracks.
     ttl: seconds that an event may take, waiting in queues included.
     onFailure: what becomes of an event that got no tracks: "abort" ends the job (ProcessCode.ABORT), "skip"
         the event (ProcessCode.SKIP), "embedded" has the engine in this process take it. An event that is
@@ -351,7 +358,7 @@ def addTrackmill(
     found = f"{outputProtoTracks}_found" if estimate else outputProtoTracks
     algorithm = TrackmillAlgorithm(
         brokers, model, inputSpacePoints=inputSpacePoints, inputClusters=inputClusters,
-        outputProtoTracks=found, minMeasurements=minMeasurements, ttl=ttl, onFailure=onFailure,
+        outputProtoTracks=found, minMeasurements=minMeasurements, minPt=minPt, ttl=ttl, onFailure=onFailure,
         embeddedModel=embeddedModel, device=device, threads=threads, sourceLinks=sourceLinks, level=level,
     )  # fmt: skip
     s.addAlgorithm(algorithm)

@@ -14,16 +14,17 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .columns import NUMBERS, EventLike, Tracks, event_columns
+from .columns import NUMBERS, EventLike, Starts, Tracks, event_columns
 from .errors import FileError, NoEngineError, TrackmillError, from_code
 
 LIBRARY = "libtrackmill-engine.so"
-_ABI = 1  # TM_EMBEDDED_ABI of engine/embedded.h
+_ABI = 2  # TM_EMBEDDED_ABI of engine/embedded.h
 _TEXT_BYTES = 512  # TM_ERROR_TEXT_BYTES
 _LOCAL_CODES = 100  # from here on codes of wire/error.h that never travel
 _FILE_CODES = (102, 103)
@@ -98,6 +99,7 @@ def _declare(library: ctypes.CDLL) -> None:
         pointer, ctypes.POINTER(u32), ctypes.POINTER(u32), ctypes.POINTER(ctypes.POINTER(ctypes.c_float)),
     ]  # fmt: skip
     library.tm_embedded_tracks.restype = ctypes.c_uint32
+    library.tm_embedded_starts.argtypes = [pointer, *([ctypes.POINTER(pointer)] * 6)]
     library.tm_embedded_stage.argtypes = [pointer, ctypes.c_uint32, u32]
     library.tm_embedded_stage.restype = text
 
@@ -202,11 +204,12 @@ class Engine:
             )  # fmt: skip
             _check(status, text.value)
             offsets, indices, scores = self._take()
+            starts = self._take_starts(len(scores))
             stages = self._stages()
         seconds = time.monotonic() - start
         return Tracks(
             offsets, indices, scores, n, model=self.model, weight_hash=self.weight_hash, service_s=seconds,
-            total_s=seconds, stages_s=stages,
+            total_s=seconds, stages_s=stages, starts=starts,
         )  # fmt: skip
 
     def _text(self, what: str) -> str:
@@ -228,6 +231,18 @@ class Engine:
             np.ctypeslib.as_array(indices, (int(first[-1]),)).copy(),
             np.ctypeslib.as_array(scores, (count,)).copy(),
         )
+
+    def _take_starts(self, count: int) -> Starts | None:
+        """Own copies of the start values of that many candidates."""
+        pointers = [ctypes.c_void_p() for _ in fields(Starts)]
+        if not self._library.tm_embedded_starts(self._handle, *map(ctypes.byref, pointers)):
+            return None
+        arrays: dict[str, Any] = {}
+        for column, pointer in zip(fields(Starts), pointers, strict=True):
+            kind = ctypes.c_int8 if column.name == "charge" else ctypes.c_float
+            values = ctypes.cast(pointer, ctypes.POINTER(kind))
+            arrays[column.name] = np.ctypeslib.as_array(values, (count,)).copy()
+        return Starts(**arrays)
 
     def _stages(self) -> dict[str, float]:
         out: dict[str, float] = {}
