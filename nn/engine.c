@@ -9,7 +9,6 @@
 #include <time.h>
 
 #include "nn/stages.h"
-#include "nn/tracks_post.h"
 #ifdef TM_HAVE_CUDA
 #include "nn/cuda/cuda.h"
 #endif
@@ -177,11 +176,6 @@ tm_status_t tm_engine_new(const tm_model_t *model, const tm_engine_options_t *op
     if (status == TM_OK && ordinal == NO_GPU) {
         return tm_engine_new_on(&tm_stages_cpu, pipeline, options, out, err);
     }
-    if (status == TM_OK && tm_post_wanted(pipeline)) {
-        status = tm_error_set(err, TM_E_BACKEND,
-                              "the model's steps behind the track builder (split, join, select) are "
-                              "not done on a GPU yet: say cpu as device");
-    }
     if (status == TM_OK) {
         status = open_gpu(pipeline, ordinal, &device, err);
     }
@@ -230,6 +224,22 @@ static tm_status_t score_edges(run_t *run, const tm_columns_t *event, uint32_t n
     return status;
 }
 
+/* The stages one by one. n: points. */
+static tm_status_t find_by_stages(run_t *run, const tm_columns_t *event, uint32_t n,
+                                  tm_tracks_t *tracks, tm_engine_counts_t *counts) {
+    tm_points_t points = {0};
+    tm_edges_t edges = {0};
+    const float *logits = NULL;
+    tm_engine_t *engine = run->engine;
+    tm_status_t status = score_edges(run, event, n, &points, &edges, &logits, counts);
+    if (status == TM_OK) {
+        status = engine->stages->tracks(engine->device, &points, &edges, logits, tracks,
+                                        &counts->track_edges, run->err);
+        status = end_stage(run, "tracks", status);
+    }
+    return status;
+}
+
 tm_status_t tm_engine_find(tm_engine_t *engine, const tm_columns_t *event,
                            const volatile int *cancelled, tm_tracks_t *tracks,
                            tm_timings_t *timings, tm_engine_counts_t *counts, tm_error_t *err) {
@@ -239,10 +249,8 @@ tm_status_t tm_engine_find(tm_engine_t *engine, const tm_columns_t *event,
                  .started_us = now_us(),
                  .err = err};
     tm_engine_counts_t own_counts = {0};
-    tm_points_t points = {0};
-    tm_edges_t edges = {0};
-    const float *logits = NULL;
     uint32_t n = 0;
+    bool ran = false;
     *tracks = (tm_tracks_t){0};
     if (timings) {
         timings->count = 0;
@@ -252,13 +260,15 @@ tm_status_t tm_engine_find(tm_engine_t *engine, const tm_columns_t *event,
         status = tm_error_set(err, TM_E_CANCELLED, "cancelled before the first stage");
     }
     engine->device->cancelled = cancelled;
-    if (status == TM_OK) {
-        status = score_edges(&run, event, n, &points, &edges, &logits, &own_counts);
+    if (status == TM_OK && engine->stages->find) {
+        tm_engine_item_t item = {
+            .event = event, .tracks = tracks, .timings = timings, .n_points = n};
+        status = engine->stages->find(engine->device, &item, 1, &ran, err);
+        own_counts = item.counts;
     }
-    if (status == TM_OK) {
-        status = engine->stages->tracks(engine->device, &points, &edges, logits, tracks,
-                                        &own_counts.track_edges, err);
-        status = end_stage(&run, "tracks", status);
+    if (status == TM_OK && !ran) {
+        run.started_us = now_us();
+        status = find_by_stages(&run, event, n, tracks, &own_counts);
     }
     engine->device->cancelled = NULL;
     if (status != TM_OK) {
@@ -268,4 +278,39 @@ tm_status_t tm_engine_find(tm_engine_t *engine, const tm_columns_t *event,
         *counts = own_counts;
     }
     return status;
+}
+
+static void find_alone(tm_engine_t *engine, tm_engine_item_t *item) {
+    item->status = tm_engine_find(engine, item->event, NULL, item->tracks, item->timings,
+                                  &item->counts, &item->err);
+}
+
+void tm_engine_find_batch(tm_engine_t *engine, tm_engine_item_t *items, uint32_t n) {
+    bool ran = false;
+    bool together = n > 1 && n <= TM_ENGINE_BATCH_MAX && engine->stages->find;
+    for (uint32_t i = 0; i < n && together; i++) {
+        tm_error_t err = {0};
+        together = tm_event_check(items[i].event, &items[i].n_points, &err) == TM_OK &&
+                   items[i].n_points <= TM_ENGINE_SMALL_POINTS;
+    }
+    for (uint32_t i = 0; i < n && together; i++) {
+        *items[i].tracks = (tm_tracks_t){0};
+        items[i].counts = (tm_engine_counts_t){0};
+        items[i].status = TM_OK;
+        if (items[i].timings) {
+            items[i].timings->count = 0;
+        }
+    }
+    if (together) {
+        tm_error_t err = {0};
+        tm_status_t status = engine->stages->find(engine->device, items, n, &ran, &err);
+        ran = ran && status == TM_OK;
+        for (uint32_t i = 0; i < n && !ran; i++) {
+            tm_tracks_clear(items[i].tracks);
+        }
+    }
+    /* one bad event must not spoil the others: each by itself then */
+    for (uint32_t i = 0; i < n && !ran; i++) {
+        find_alone(engine, &items[i]);
+    }
 }

@@ -67,4 +67,23 @@ tm_status_t tm_engine_find(tm_engine_t *engine, const tm_columns_t *event,
                            const volatile int *cancelled, tm_tracks_t *tracks,
                            tm_timings_t *timings, tm_engine_counts_t *counts, tm_error_t *err);
 
+/* One event of a batch, and what became of it. */
+typedef struct {
+    const tm_columns_t *event; /* only read */
+    tm_tracks_t *tracks;       /* overwritten; empty unless status is TM_OK */
+    tm_timings_t *timings;     /* may be NULL; of the whole batch where its events ran together */
+    tm_engine_counts_t counts; /* zeros where events ran together */
+    uint32_t n_points;         /* set by the engine */
+    tm_status_t status;
+    tm_error_t err;
+} tm_engine_item_t;
+
+/* Events of at most this many points are worth running together. */
+#define TM_ENGINE_SMALL_POINTS 8192u
+#define TM_ENGINE_BATCH_MAX 64u
+
+/* Finds the tracks of n events, 1 to TM_ENGINE_BATCH_MAX; small ones together where the device can.
+ * Each gets the bytes that it would get alone. */
+void tm_engine_find_batch(tm_engine_t *engine, tm_engine_item_t *items, uint32_t n);
+
 #endif

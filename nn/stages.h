@@ -87,6 +87,13 @@ struct tm_stages {
     tm_status_t (*tracks)(tm_device_t *device, const tm_points_t *points, const tm_edges_t *edges,
                           const float *logits, tm_tracks_t *tracks, uint64_t *track_edges,
                           tm_error_t *err);
+
+    /* All stages at once, where a device can do that better than one by one; else NULL. items: checked,
+     * with n_points set; several of them are small (TM_ENGINE_SMALL_POINTS). On success and *ran they
+     * all have their tracks, timings and (of one event) counts. Not *ran: the stages have to go one by
+     * one. On failure nothing is handed out, and *err may be due to any of the events. */
+    tm_status_t (*find)(tm_device_t *device, tm_engine_item_t *items, uint32_t n, bool *ran,
+                        tm_error_t *err);
 };
 
 extern const tm_stages_t tm_stages_cpu; /* nn/cpu: OpenMP and OpenBLAS, float32 */

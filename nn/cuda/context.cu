@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "nn/cuda/fused/engine.cuh"
 #include "nn/cuda/gpu.cuh"
 #include "nn/cuda/mlp.cuh"
 
@@ -214,7 +215,9 @@ static void cuda_close(tm_device_t **p) {
     if (gpu->stream) {
         (void)cudaStreamSynchronize(gpu->stream);
     }
+    tm_fused_close(gpu, &gpu->fused);
     tm_gpu_blas_close(gpu);
+    tm_post_destroy(&gpu->post);
     for (int i = 0; i < TM_GPU_BUFFER_COUNT; i++) {
         free_buffer(gpu, &gpu->buffer[i]);
     }
@@ -252,7 +255,7 @@ static tm_status_t check_gpu(const tm_gpu_t *gpu, tm_error_t *err) {
     return TM_OK;
 }
 
-static tm_status_t prepare(tm_gpu_t *gpu, tm_cuda_precision_t precision, tm_error_t *err) {
+static tm_status_t prepare(tm_gpu_t *gpu, const tm_cuda_options_t *options, tm_error_t *err) {
     TM_TRY(check_gpu(gpu, err));
     TM_TRY(tm_gpu_enter(gpu, err));
     TM_TRY(tm_gpu_check(gpu, cudaStreamCreateWithFlags(&gpu->stream, cudaStreamNonBlocking),
@@ -261,8 +264,25 @@ static tm_status_t prepare(tm_gpu_t *gpu, tm_cuda_precision_t precision, tm_erro
         gpu, cudaMallocHost((void **)&gpu->host_scalars, TM_GPU_SCALAR_COUNT * sizeof(uint64_t)),
         "pinned memory", err));
     TM_TRY(tm_gpu_blas_open(gpu, err));
-    TM_TRY(tm_gpu_weights_load(gpu, precision, err));
+    TM_TRY(tm_gpu_weights_load(gpu, options->precision, err));
+    const tm_pipeline_t *p = gpu->device.pipeline;
+    if (tm_post_wanted(p) || p->tracks.fit.present) {
+        gpu->post = tm_post_new();
+        if (!gpu->post) {
+            return tm_error_set(err, TM_E_NO_MEMORY, "no memory for an engine");
+        }
+    }
+    if (options->fused) {
+        TM_TRY(tm_fused_open(gpu, &gpu->fused, err));
+    }
     return tm_gpu_wait(gpu, "loading the weights", err);
+}
+
+static tm_status_t cuda_find(tm_device_t *device, tm_engine_item_t *items, uint32_t n, bool *ran,
+                             tm_error_t *err) {
+    tm_gpu_t *gpu = (tm_gpu_t *)device;
+    *ran = false;
+    return gpu->fused ? tm_fused_find(gpu, gpu->fused, items, n, ran, err) : TM_OK;
 }
 
 tm_status_t tm_cuda_open(const tm_pipeline_t *pipeline, const tm_cuda_options_t *options,
@@ -276,7 +296,7 @@ tm_status_t tm_cuda_open(const tm_pipeline_t *pipeline, const tm_cuda_options_t 
     gpu->ordinal = options->ordinal;
     gpu->memory_max = options->memory_max_bytes;
     snprintf(gpu->name, sizeof gpu->name, "cuda:%d", gpu->ordinal);
-    tm_status_t status = prepare(gpu, options->precision, err);
+    tm_status_t status = prepare(gpu, options, err);
     tm_device_t *device = &gpu->device;
     if (status != TM_OK) {
         cuda_close(&device);
@@ -293,11 +313,23 @@ static tm_status_t cuda_open(const tm_pipeline_t *pipeline, int threads, tm_devi
     return tm_cuda_open(pipeline, &options, out, err);
 }
 
+static tm_status_t cuda_open_fused(const tm_pipeline_t *pipeline, int threads, tm_device_t **out,
+                                   tm_error_t *err) {
+    (void)threads;
+    tm_cuda_options_t options = {.fused = true};
+    return tm_cuda_open(pipeline, &options, out, err);
+}
+
 size_t tm_cuda_memory_bytes(const tm_device_t *device) {
     return ((const tm_gpu_t *)device)->memory_used;
 }
 
 /* ---- for tests and tools ---- */
+
+bool tm_cuda_view(const tm_device_t *device, tm_cuda_view_t *view) {
+    const tm_gpu_t *gpu = (const tm_gpu_t *)device;
+    return gpu->fused && tm_fused_view(gpu->fused, view);
+}
 
 tm_status_t tm_cuda_upload(tm_device_t *device, const void *data, size_t bytes, void **out,
                            tm_error_t *err) {
@@ -345,4 +377,18 @@ extern "C" const tm_stages_t tm_stages_cuda = {
     .filter = tm_gpu_filter,
     .gnn = tm_gpu_gnn,
     .tracks = tm_gpu_tracks,
+    .find = cuda_find,
+};
+
+extern "C" const tm_stages_t tm_stages_cuda_fused = {
+    .name = "cuda, fused",
+    .open = cuda_open_fused,
+    .close = cuda_close,
+    .features = tm_gpu_features,
+    .embed = tm_gpu_embed,
+    .radius = tm_gpu_radius,
+    .filter = tm_gpu_filter,
+    .gnn = tm_gpu_gnn,
+    .tracks = tm_gpu_tracks,
+    .find = cuda_find,
 };

@@ -31,6 +31,9 @@ typedef struct {
     int ordinal; /* which GPU */
     tm_cuda_precision_t precision;
     size_t memory_max_bytes; /* of GPU memory that the context may take; 0: what there is */
+    /* All stages at once where the model allows it (docs/engine.md, "The fused path"). Off while its
+     * kernels wait for a complete run of tests/gpu on a GPU. */
+    bool fused;
 } tm_cuda_options_t;
 
 /* How many GPUs there are that the engine can use. 0: none, and *err (may be NULL) says why and how to
@@ -48,6 +51,19 @@ tm_status_t tm_cuda_open(const tm_pipeline_t *pipeline, const tm_cuda_options_t 
 /* GPU memory that the context holds. */
 size_t tm_cuda_memory_bytes(const tm_device_t *device);
 
+/* For tests: what there was of the last batch that went through all stages at once, in GPU memory and
+ * valid until the next one. Between embedding and tracks, points are numbered as `nodes`. */
+typedef struct {
+    uint32_t n_points, n_edges, n_kept;
+    const float *embedding;                          /* [n_points, dim] by row */
+    const uint32_t *order;                           /* row of a node */
+    const uint32_t *src, *dst, *kept_src, *kept_dst; /* nodes */
+    const float *logits;                             /* [n_kept] */
+} tm_cuda_view_t;
+
+/* False: the model goes stage by stage, or there was no batch yet. */
+bool tm_cuda_view(const tm_device_t *device, tm_cuda_view_t *view);
+
 /* For tests and tools: arrays to and from the GPU of a context. *out: tm_cuda_free it. */
 tm_status_t tm_cuda_upload(tm_device_t *device, const void *data, size_t bytes, void **out,
                            tm_error_t *err);
@@ -57,6 +73,7 @@ void tm_cuda_free(tm_device_t *device, void **p);
 
 /* open: on the first GPU, in fp16; `threads` means nothing here. */
 extern const tm_stages_t tm_stages_cuda;
+extern const tm_stages_t tm_stages_cuda_fused; /* opens contexts with the fused path */
 
 #ifdef __cplusplus
 }

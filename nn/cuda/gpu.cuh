@@ -18,6 +18,7 @@
 
 extern "C" {
 #include "nn/cuda/cuda.h"
+#include "nn/tracks_post.h"
 #include "wire/limits.h"
 }
 
@@ -41,6 +42,8 @@ extern "C" {
     X(WEIGHTS, "weights") \
     X(BLAS, "cuBLAS") \
     X(CUB, "sorting") \
+    X(FUSED_WEIGHTS, "weights") \
+    X(FUSED_ARENA, "an event") \
     X(SCALARS, "counters") \
     X(COLUMNS, "columns") \
     X(POINTS, "coordinates") \
@@ -155,6 +158,7 @@ typedef struct {
 /* ---- the context ---- */
 
 typedef struct tm_gpu_blas tm_gpu_blas_t; /* blas.cu */
+typedef struct tm_fused tm_fused_t;       /* fused/engine.cu */
 
 typedef struct {
     tm_device_t device; /* must come first: stages get a tm_device_t and cast */
@@ -165,6 +169,8 @@ typedef struct {
     size_t memory_max, memory_used;
     cudaStream_t stream;
     tm_gpu_blas_t *blas;
+    tm_fused_t *fused; /* NULL: stages go one by one */
+    tm_post_t *post;   /* NULL: the model has no steps behind the track builder */
     void *staging; /* pinned */
     size_t staging_bytes;
     uint64_t *host_scalars; /* pinned, [TM_GPU_SCALAR_COUNT] */
@@ -289,6 +295,24 @@ tm_status_t tm_gpu_multiply(tm_gpu_t *gpu, tm_gpu_type_t type, const void *a, ui
  * close to each other. */
 tm_status_t tm_gpu_kd_order(tm_gpu_t *gpu, uint32_t n, uint32_t dim, const float *embedding,
                             const uint32_t **order, tm_error_t *err);
+
+/* ---- what follows the track builder, on the host: post.cu ---- */
+
+/* Points in host memory, by row, as they come from the GPU. */
+typedef struct {
+    const float4 *place; /* r, phi, z, eta */
+    const float *rho;
+} tm_gpu_host_points_t;
+
+/* tm_post_run for n points from row `first` on; links are those of rows, and none of another event. */
+tm_status_t tm_gpu_post(tm_gpu_t *gpu, const tm_gpu_host_points_t *points, uint32_t first,
+                        uint32_t n, const tm_links_t *links, tm_tracks_t *tracks,
+                        uint64_t *track_edges, tm_error_t *err);
+
+/* The same from what lies on the GPU: states [edges->n] are `taken` where the builder took an edge. */
+tm_status_t tm_gpu_post_edges(tm_gpu_t *gpu, const tm_points_t *points, const tm_edges_t *edges,
+                              const float *logits, const uint8_t *states, uint8_t taken,
+                              tm_tracks_t *tracks, uint64_t *track_edges, tm_error_t *err);
 
 /* ---- stages ---- */
 

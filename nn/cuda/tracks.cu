@@ -357,6 +357,10 @@ tm_status_t tm_gpu_tracks(tm_device_t *device, const tm_points_t *points, const 
             TM_TRY(take_best_edges(&w));
         }
     }
+    if (gpu->post) {
+        return tm_gpu_post_edges(gpu, points, edges, logits, w.states, TAKEN, tracks, track_edges,
+                                 err);
+    }
     TM_TRY(find_components(&w));
     return assemble(&w, tracks, track_edges);
 }

@@ -27,6 +27,8 @@
  * are searched in the order of their rows. It depends on the event alone, so that an event's answer
  * does not depend on the events beside it. */
 #define TM_FUSED_SMALL_POINTS 8192u
+/* Bits of a row number: TM_POINTS_MAX fits. */
+#define TM_FUSED_ROW_BITS 22
 
 /* ---- memory: one block per engine, cut up anew for every capacity ---- */
 
@@ -70,7 +72,9 @@ typedef struct {
     uint32_t n_edges, n_kept, n_tracks, n_indices, n_track_edges;
     uint32_t flags;
     uint32_t bad_feature, bad_row; /* complements of the first value that is not finite; 0: none */
-    uint32_t spare[5];
+    uint32_t taken[3]; /* whether a round of the track builder took an edge */
+    uint32_t n_links;  /* edges that the builder took, where the host does the rest */
+    uint32_t spare;
 } tm_fused_counts_t;
 
 /* Coordinates by node. */

@@ -1,0 +1,566 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "nn/cuda/fused/model.cuh"
+#include "nn/cuda/fused/search.cuh"
+
+#define IMAGE_ALIGNMENT 256
+#define EMBED_OUT 16    /* the last layer of the embedding, padded */
+#define NARROW_MAX 128u /* the widest of the fused filter and gnn */
+#define NODE_PARTS_MAX 4
+/* Of shared memory, for a node MLP and tables together. */
+#define TOGETHER_BYTES_MAX 160000u
+
+/* ---- layers ---- */
+
+/* A linear operation, and the norm and activation that follow it. */
+typedef struct {
+    const tm_op_t *linear;
+    const tm_op_t *norm; /* LAYER_NORM, BATCH_NORM or NULL */
+    tm_fused_act_t act;
+} unit_t;
+
+typedef struct {
+    uint32_t n;
+    unit_t unit[TM_FUSED_LAYERS_MAX + 1];
+} units_t;
+
+static bool activation_of(tm_op_kind_t kind, tm_fused_act_t *act) {
+    switch (kind) {
+    case TM_OP_RELU:
+        *act = TM_FUSED_RELU;
+        return true;
+    case TM_OP_SILU:
+        *act = TM_FUSED_SILU;
+        return true;
+    case TM_OP_TANH:
+        *act = TM_FUSED_TANH;
+        return true;
+    case TM_OP_SIGMOID:
+        *act = TM_FUSED_SIGMOID;
+        return true;
+    case TM_OP_GELU:
+        *act = TM_FUSED_GELU;
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* Linear, norm?, activation?, again and again: other orders are for the general path. */
+static bool units_of(const tm_mlp_t *mlp, units_t *units) {
+    units->n = 0;
+    for (uint32_t k = 0; k < mlp->n_ops; k++) {
+        const tm_op_t *op = &mlp->op[k];
+        unit_t *unit = units->n > 0 ? &units->unit[units->n - 1] : NULL;
+        bool norm = op->kind == TM_OP_LAYER_NORM || op->kind == TM_OP_BATCH_NORM;
+        tm_fused_act_t act = TM_FUSED_NONE;
+        if (op->kind == TM_OP_LINEAR) {
+            if (units->n > TM_FUSED_LAYERS_MAX) {
+                return false;
+            }
+            units->unit[units->n++] = (unit_t){op, NULL, TM_FUSED_NONE};
+        } else if (norm && unit && !unit->norm && unit->act == TM_FUSED_NONE) {
+            unit->norm = op;
+        } else if (activation_of(op->kind, &act) && unit && unit->act == TM_FUSED_NONE) {
+            unit->act = act;
+        } else {
+            return false;
+        }
+    }
+    return units->n > 0;
+}
+
+/* All layers `width` wide, and perhaps a plain last one to `last` values. */
+static bool widths_are(const units_t *units, uint32_t width, uint32_t last) {
+    for (uint32_t k = 0; k < units->n; k++) {
+        const unit_t *unit = &units->unit[k];
+        bool plain = !unit->norm && unit->act == TM_FUSED_NONE;
+        bool is_last = last > 0 && k + 1 == units->n;
+        if (is_last ? unit->linear->out != last || !plain : unit->linear->out != width) {
+            return false;
+        }
+    }
+    return units->n > (last > 0 ? 1u : 0u);
+}
+
+/* What the layer multiplies and adds, with centring, batch norm and halving worked in. */
+typedef struct {
+    uint32_t in, out;
+    double *w; /* [out, in] */
+    double *bias, *gain, *shift;
+} effective_t;
+
+static void effective_clear(effective_t *e) {
+    free(e->w);
+    free(e->bias);
+    free(e->gain);
+    free(e->shift);
+    *e = (effective_t){};
+}
+
+static void scale_row(effective_t *e, uint32_t row, double factor) {
+    for (uint32_t j = 0; j < e->in; j++) {
+        e->w[(size_t)row * e->in + j] *= factor;
+    }
+    e->bias[row] *= factor;
+}
+
+/* Takes the mean over the outputs away: of every column of the weight, and of the bias. */
+static void centre(effective_t *e) {
+    for (uint32_t j = 0; j <= e->in; j++) {
+        double *first = j < e->in ? e->w + j : e->bias;
+        size_t stride = j < e->in ? e->in : 1;
+        double sum = 0;
+        for (uint32_t i = 0; i < e->out; i++) {
+            sum += first[i * stride];
+        }
+        for (uint32_t i = 0; i < e->out; i++) {
+            first[i * stride] -= sum / e->out;
+        }
+    }
+}
+
+static bool effective_of(const unit_t *unit, effective_t *e) {
+    const tm_op_t *linear = unit->linear;
+    const tm_op_t *norm = unit->norm;
+    *e = (effective_t){};
+    e->in = linear->in;
+    e->out = linear->out;
+    e->w = (double *)calloc((size_t)e->in * e->out, sizeof(double));
+    e->bias = (double *)calloc(e->out, sizeof(double));
+    e->gain = (double *)calloc(e->out, sizeof(double));
+    e->shift = (double *)calloc(e->out, sizeof(double));
+    if (!e->w || !e->bias || !e->gain || !e->shift) {
+        effective_clear(e);
+        return false;
+    }
+    for (size_t i = 0; i < (size_t)e->in * e->out; i++) {
+        e->w[i] = linear->weight[i];
+    }
+    bool halved = unit->act == TM_FUSED_SILU || unit->act == TM_FUSED_SIGMOID;
+    for (uint32_t i = 0; i < e->out; i++) {
+        e->bias[i] = linear->bias ? linear->bias[i] : 0;
+        if (norm && norm->kind == TM_OP_BATCH_NORM) {
+            double gain = norm->weight[i] / sqrt((double)norm->var[i] + (double)norm->eps);
+            scale_row(e, i, gain);
+            e->bias[i] += norm->bias[i] - norm->mean[i] * gain;
+        }
+        if (norm && norm->kind == TM_OP_LAYER_NORM) {
+            e->gain[i] = norm->weight[i] * (halved ? 0.5 : 1.0);
+            e->shift[i] = norm->bias[i] * (halved ? 0.5 : 1.0);
+        } else if (halved) {
+            scale_row(e, i, 0.5);
+        }
+    }
+    if (norm && norm->kind == TM_OP_LAYER_NORM) {
+        centre(e);
+    }
+    return true;
+}
+
+/* ---- images ---- */
+
+typedef struct {
+    const char *device;
+    char *host; /* NULL: only adds up */
+    size_t used;
+    bool no_memory;
+} writer_t;
+
+/* Which input a place of an operand holds: a column of the weight, or none. */
+typedef struct {
+    int column;
+    bool low; /* what fp16 leaves of the weight */
+    float scale;
+} source_t;
+
+#define NO_SOURCE ((source_t){-1, false, 0})
+
+static __half packed_value(const effective_t *e, uint32_t row, source_t from) {
+    if (from.column < 0 || row >= e->out) {
+        return __float2half_rn(0);
+    }
+    double w = e->w[(size_t)row * e->in + (uint32_t)from.column] * (double)from.scale;
+    __half high = __float2half_rn((float)w);
+    return from.low ? __float2half_rn((float)(w - (double)__half2float(high))) : high;
+}
+
+/* The B operand of mma.m16n8k16 (mma.cuh): place k of step s holds input from[16·s + k]. */
+static uint32_t write_weights(writer_t *w, size_t image, const effective_t *e, uint32_t out,
+                              const source_t *from, uint32_t k_steps) {
+    uint32_t offset = (uint32_t)(w->used - image);
+    size_t bytes = (size_t)k_steps * out * TM_MMA_K * sizeof(__half);
+    if (w->host) {
+        __half *to = (__half *)(w->host + w->used);
+        for (uint32_t s = 0; s < k_steps; s++) {
+            for (uint32_t p = 0; p < out / 16; p++) {
+                for (uint32_t lane = 0; lane < TM_GPU_WARP; lane++) {
+                    for (uint32_t i = 0; i < 8; i++) {
+                        uint32_t row = 16 * p + 8 * (i / 4) + lane / 4;
+                        uint32_t k = 2 * (lane % 4) + i % 2 + 8 * (i / 2 % 2);
+                        *to++ = packed_value(e, row, from[TM_MMA_K * s + k]);
+                    }
+                }
+            }
+        }
+    }
+    w->used += bytes;
+    return offset;
+}
+
+static uint32_t write_floats(writer_t *w, size_t image, const double *a, const double *b,
+                             uint32_t n, uint32_t out) {
+    uint32_t offset = (uint32_t)(w->used - image);
+    for (uint32_t i = 0; i < out; i++) {
+        for (int k = 0; k < (b ? 2 : 1); k++) {
+            if (w->host) {
+                const double *from = k == 0 ? a : b;
+                *(float *)(w->host + w->used) = i < n ? (float)from[i] : 0;
+            }
+            w->used += sizeof(float);
+        }
+    }
+    return offset;
+}
+
+static void write_layer(writer_t *w, size_t image, const unit_t *unit, const effective_t *e,
+                        uint32_t out, const source_t *from, uint32_t k_steps,
+                        tm_fused_layer_t *layer) {
+    layer->k_steps = k_steps;
+    layer->w = write_weights(w, image, e, out, from, k_steps);
+    layer->bias = write_floats(w, image, e->bias, NULL, e->out, out);
+    layer->norm = 0;
+    layer->eps = 0;
+    layer->act = unit->act;
+    if (unit->norm && unit->norm->kind == TM_OP_LAYER_NORM) {
+        layer->norm = write_floats(w, image, e->gain, e->shift, e->out, out);
+        layer->eps = unit->norm->eps;
+    }
+}
+
+static size_t begin_image(writer_t *w, tm_fused_mlp_t *mlp) {
+    w->used = (w->used + IMAGE_ALIGNMENT - 1) / IMAGE_ALIGNMENT * IMAGE_ALIGNMENT;
+    *mlp = (tm_fused_mlp_t){};
+    mlp->image = (const uint4 *)(w->device + w->used);
+    return w->used;
+}
+
+static void end_image(const writer_t *w, size_t image, tm_fused_mlp_t *mlp) {
+    mlp->bytes = (uint32_t)(w->used - image);
+    assert(mlp->bytes % sizeof(uint4) == 0);
+}
+
+/* `width` inputs in their order, from column `first` of the weight. */
+static void identity(source_t *from, uint32_t first, uint32_t width, float scale) {
+    for (uint32_t k = 0; k < width; k++) {
+        from[k] = (source_t){(int)(first + k), false, scale};
+    }
+}
+
+/* A step whose operand is read from memory four values at a time: place p = 4·q + j of the memory is
+ * place 2·q + j % 2 + 8·(j / 2) of the operand. */
+static void from_memory(source_t *from, uint32_t first, uint32_t n, bool low) {
+    for (uint32_t p = 0; p < TM_MMA_K; p++) {
+        uint32_t q = p / 4;
+        uint32_t j = p % 4;
+        from[2 * q + j % 2 + 8 * (j / 2)] =
+            p < n ? (source_t){(int)(first + p), low, 1} : NO_SOURCE;
+    }
+}
+
+/* hi, lo and hi of the features times hi, hi and lo of the weights */
+static void split_features(source_t *from, uint32_t first, uint32_t n) {
+    from_memory(from, first, n, false);
+    from_memory(from + TM_MMA_K, first, n, false);
+    from_memory(from + 2 * TM_MMA_K, first, n, true);
+}
+
+/* All layers of an MLP; those behind the first are square. A last layer to one value becomes the dot
+ * product. */
+static void write_mlp(writer_t *w, size_t image, const tm_mlp_t *from, const source_t *sources,
+                      uint32_t k_steps, uint32_t last_out, tm_fused_mlp_t *mlp) {
+    units_t units;
+    bool ok = units_of(from, &units);
+    assert(ok);
+    for (uint32_t k = 0; k < units.n && !w->no_memory; k++) {
+        const unit_t *unit = &units.unit[k];
+        effective_t e;
+        if (!effective_of(unit, &e)) {
+            w->no_memory = true;
+            return;
+        }
+        if (e.out == 1) {
+            mlp->dot = write_floats(w, image, e.w, NULL, e.in, e.in);
+            mlp->dot_bias = (float)e.bias[0];
+        } else {
+            source_t *square = (source_t *)malloc(e.in * sizeof *square);
+            if (!square) {
+                w->no_memory = true;
+            } else {
+                uint32_t out = last_out > 0 && k + 1 == units.n ? last_out : e.out;
+                identity(square, 0, e.in, 1);
+                write_layer(w, image, unit, &e, out, k == 0 ? sources : square,
+                            k == 0 ? k_steps : e.in / TM_MMA_K, &mlp->layer[mlp->n_layers++]);
+            }
+            free(square);
+        }
+        effective_clear(&e);
+    }
+    (void)ok;
+}
+
+/* ---- inputs ---- */
+
+static uint32_t part_width(const tm_pipeline_t *p, tm_input_kind_t part, uint32_t x_width) {
+    return part == TM_IN_EDGE_FEATURES ? p->n_edge_features : x_width;
+}
+
+/* Where a part begins among the columns of the first weight, or −1. */
+static int column_of(const tm_pipeline_t *p, const tm_inputs_t *inputs, tm_input_kind_t part,
+                     uint32_t x_width) {
+    uint32_t column = 0;
+    for (uint32_t k = 0; k < inputs->n; k++) {
+        if (inputs->part[k] == part) {
+            return (int)column;
+        }
+        column += part_width(p, inputs->part[k], x_width);
+    }
+    return -1;
+}
+
+static bool only(const tm_inputs_t *inputs, const tm_input_kind_t *allowed, uint32_t n) {
+    for (uint32_t k = 0; k < inputs->n; k++) {
+        bool found = false;
+        for (uint32_t i = 0; i < n; i++) {
+            found = found || inputs->part[k] == allowed[i];
+        }
+        if (!found) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool has(const tm_inputs_t *inputs, tm_input_kind_t part) {
+    for (uint32_t k = 0; k < inputs->n; k++) {
+        if (inputs->part[k] == part) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Products of an edge MLP's first layer with the node states. */
+static void write_tables(writer_t *w, size_t image, const tm_pipeline_t *p, const tm_mlp_t *mlp,
+                         const tm_inputs_t *inputs, uint32_t width, tm_fused_tables_t *tables) {
+    tables->with_x0 = has(inputs, TM_IN_X0_SRC) || has(inputs, TM_IN_X0_DST);
+    static const tm_input_kind_t parts[2][2] = {{TM_IN_X_SRC, TM_IN_X0_SRC},
+                                                {TM_IN_X_DST, TM_IN_X0_DST}};
+    units_t units;
+    effective_t e;
+    source_t *from = (source_t *)malloc(2 * width * sizeof *from);
+    units_of(mlp, &units);
+    if (!from || !effective_of(&units.unit[0], &e)) {
+        w->no_memory = true;
+        free(from);
+        return;
+    }
+    for (int end = 0; end < 2; end++) {
+        for (uint32_t k = 0; k < 2; k++) {
+            int column = column_of(p, inputs, parts[end][k], width);
+            for (uint32_t i = 0; i < width; i++) {
+                from[k * width + i] =
+                    column < 0 ? NO_SOURCE : (source_t){column + (int)i, false, 1};
+            }
+        }
+        /* the bias goes in once, with the sources */
+        for (uint32_t i = 0; i < e.out && end == 1; i++) {
+            e.bias[i] = 0;
+        }
+        unit_t plain = {units.unit[0].linear, NULL, TM_FUSED_NONE};
+        write_layer(w, image, &plain, &e, width, from, (tables->with_x0 ? 2 : 1) * width / TM_MMA_K,
+                    &tables->table[tables->n++]);
+    }
+    effective_clear(&e);
+    free(from);
+}
+
+/* tables: of which edge MLP the tables follow; NULL: none do. */
+static void write_node_mlp(writer_t *w, const tm_pipeline_t *p, uint32_t width,
+                           const tm_mlp_t *tables, const tm_inputs_t *table_inputs,
+                           tm_fused_node_mlp_t *out) {
+    source_t from[NODE_PARTS_MAX * NARROW_MAX];
+    const tm_inputs_t *inputs = &p->gnn.node_inputs;
+    size_t image = begin_image(w, &out->mlp);
+    out->n_parts = inputs->n;
+    for (uint32_t k = 0; k < inputs->n; k++) {
+        tm_input_kind_t part = inputs->part[k];
+        out->part[k] = part == TM_IN_X         ? TM_FUSED_X
+                       : part == TM_IN_X0      ? TM_FUSED_X0
+                       : part == TM_IN_SUM_DST ? TM_FUSED_SUM_DST
+                                               : TM_FUSED_SUM_SRC;
+        bool sum = part == TM_IN_SUM_DST || part == TM_IN_SUM_SRC;
+        identity(from + k * width, k * width, width, sum ? 1 / TM_FUSED_SUM_SCALE : 1);
+    }
+    write_mlp(w, image, &p->gnn.node_mlp, from, inputs->n * width / TM_MMA_K, 0, &out->mlp);
+    if (tables) {
+        write_tables(w, image, p, tables, table_inputs, width, &out->tables);
+    }
+    end_image(w, image, &out->mlp);
+}
+
+/* Tables in an image of their own. */
+static void write_own_tables(writer_t *w, const tm_pipeline_t *p, const tm_mlp_t *mlp,
+                             const tm_inputs_t *inputs, uint32_t width, tm_fused_node_mlp_t *out) {
+    size_t image = begin_image(w, &out->mlp);
+    write_tables(w, image, p, mlp, inputs, width, &out->tables);
+    end_image(w, image, &out->mlp);
+}
+
+/* Everything that happens to nodes. */
+static void write_nodes(writer_t *w, const tm_pipeline_t *p, uint32_t width,
+                        tm_fused_model_t *model) {
+    source_t from[TM_FUSED_SPLIT_STEPS * TM_MMA_K];
+    const tm_inputs_t *edge_inputs = &p->gnn.edge_inputs;
+    const tm_inputs_t *output_inputs = &p->gnn.output_inputs;
+    size_t image = begin_image(w, &model->node_encoder.mlp);
+    split_features(from, 0, p->gnn.features.n);
+    write_mlp(w, image, &p->gnn.node_encoder, from, TM_FUSED_SPLIT_STEPS, 0,
+              &model->node_encoder.mlp);
+    end_image(w, image, &model->node_encoder.mlp);
+    write_own_tables(w, p, &p->gnn.edge_encoder, &p->gnn.edge_encoder_inputs, width,
+                     &model->encoder_tables);
+    write_own_tables(w, p, &p->gnn.edge_mlp, edge_inputs, width, &model->edge_tables);
+    write_own_tables(w, p, &p->gnn.output, output_inputs, width, &model->output_tables);
+    size_t blocks = p->gnn.node_inputs.n + p->gnn.node_mlp.n_ops + 4;
+    model->tables_apart = blocks * width * width * sizeof(__half) > TOGETHER_BYTES_MAX;
+    bool apart = model->tables_apart;
+    write_node_mlp(w, p, width, apart ? NULL : &p->gnn.edge_mlp, edge_inputs, &model->node_mlp);
+    write_node_mlp(w, p, width, apart ? NULL : &p->gnn.output, output_inputs,
+                   &model->last_node_mlp);
+}
+
+static void write_all(writer_t *w, const tm_pipeline_t *p, tm_fused_model_t *model) {
+    source_t from[2 * NARROW_MAX];
+    uint32_t width = p->gnn.node_encoder.out;
+    *model = (tm_fused_model_t){};
+    model->embed_width = p->embed.mlp.op[0].out;
+    model->filter_width = p->filter.mlp.op[0].out;
+    model->gnn_width = width;
+
+    size_t image = begin_image(w, &model->embed);
+    split_features(from, 0, p->embed.features.n);
+    write_mlp(w, image, &p->embed.mlp, from, TM_FUSED_SPLIT_STEPS, EMBED_OUT, &model->embed);
+    end_image(w, image, &model->embed);
+
+    image = begin_image(w, &model->filter);
+    const tm_input_kind_t parts[3] = {TM_IN_X_SRC, TM_IN_X_DST, TM_IN_EDGE_FEATURES};
+    for (uint32_t k = 0; k < 3; k++) {
+        int column = column_of(p, &p->filter.inputs, parts[k], p->filter.features.n);
+        uint32_t n = column < 0 ? 0 : part_width(p, parts[k], p->filter.features.n);
+        from_memory(from + k * TM_MMA_K, (uint32_t)column, n, false);
+    }
+    write_mlp(w, image, &p->filter.mlp, from, 3, 0, &model->filter);
+    end_image(w, image, &model->filter);
+
+    write_nodes(w, p, width, model);
+
+    image = begin_image(w, &model->edge_encoder);
+    int column = column_of(p, &p->gnn.edge_encoder_inputs, TM_IN_EDGE_FEATURES, width);
+    split_features(from, (uint32_t)column, column < 0 ? 0 : p->n_edge_features);
+    write_mlp(w, image, &p->gnn.edge_encoder, from, TM_FUSED_SPLIT_STEPS, 0, &model->edge_encoder);
+    end_image(w, image, &model->edge_encoder);
+
+    image = begin_image(w, &model->edge_mlp);
+    model->with_e0 = has(&p->gnn.edge_inputs, TM_IN_E0);
+    identity(from, (uint32_t)column_of(p, &p->gnn.edge_inputs, TM_IN_E, width), width, 1);
+    if (model->with_e0) {
+        identity(from + width, (uint32_t)column_of(p, &p->gnn.edge_inputs, TM_IN_E0, width), width,
+                 1);
+    }
+    write_mlp(w, image, &p->gnn.edge_mlp, from, (model->with_e0 ? 2 : 1) * width / TM_MMA_K, 0,
+              &model->edge_mlp);
+    end_image(w, image, &model->edge_mlp);
+
+    image = begin_image(w, &model->output);
+    identity(from, (uint32_t)column_of(p, &p->gnn.output_inputs, TM_IN_E, width), width, 1);
+    write_mlp(w, image, &p->gnn.output, from, width / TM_MMA_K, 0, &model->output);
+    end_image(w, image, &model->output);
+    model->bytes = w->used;
+}
+
+tm_status_t tm_fused_pack(const tm_pipeline_t *pipeline, const char *device, char *host,
+                          tm_fused_model_t *model, tm_error_t *err) {
+    writer_t w = {.device = device, .host = host};
+    write_all(&w, pipeline, model);
+    return w.no_memory ? tm_error_set(err, TM_E_NO_MEMORY, "no memory for weights") : TM_OK;
+}
+
+/* ---- can it run? ---- */
+
+static bool narrow(uint32_t width) {
+    return width == 64 || width == NARROW_MAX;
+}
+
+static const char *obstacle(const tm_pipeline_t *p) {
+    static const tm_input_kind_t filter_parts[] = {TM_IN_X_SRC, TM_IN_X_DST, TM_IN_EDGE_FEATURES};
+    static const tm_input_kind_t node_parts[] = {TM_IN_X, TM_IN_X0, TM_IN_SUM_DST, TM_IN_SUM_SRC};
+    static const tm_input_kind_t edge_parts[] = {TM_IN_X_SRC,  TM_IN_X_DST, TM_IN_X0_SRC,
+                                                 TM_IN_X0_DST, TM_IN_E,     TM_IN_E0};
+    static const tm_input_kind_t out_parts[] = {TM_IN_X_SRC, TM_IN_X_DST, TM_IN_X0_SRC,
+                                                TM_IN_X0_DST, TM_IN_E};
+    units_t units;
+    uint32_t width = p->gnn.node_encoder.out;
+    if (p->n_edge_features > TM_FUSED_FEATURES_MAX || p->embed.features.n > TM_FUSED_FEATURES_MAX ||
+        p->filter.features.n > TM_FUSED_FEATURES_MAX || p->gnn.features.n > TM_FUSED_FEATURES_MAX) {
+        return "more than 16 features";
+    }
+    if (!tm_fused_search_can_run(p)) {
+        return "the radius search";
+    }
+    if (!units_of(&p->embed.mlp, &units) || units.n > TM_FUSED_LAYERS_MAX ||
+        p->embed.mlp.out == 1 ||
+        !(units.unit[0].linear->out == 128 || units.unit[0].linear->out == 256 ||
+          units.unit[0].linear->out == 512) ||
+        !widths_are(&units, units.unit[0].linear->out, p->embed.mlp.out)) {
+        return "the embedding's layers";
+    }
+    if (!p->filter.present || !units_of(&p->filter.mlp, &units) ||
+        !narrow(units.unit[0].linear->out) || !widths_are(&units, units.unit[0].linear->out, 1) ||
+        !only(&p->filter.inputs, filter_parts, 3)) {
+        return "the filter's layers";
+    }
+    if (p->gnn.kind != TM_GNN_INTERACTION || p->gnn.order != TM_ORDER_NODE_FIRST ||
+        p->gnn.steps == 0 || !narrow(width)) {
+        return "the kind of gnn";
+    }
+    const tm_mlp_t *square[] = {&p->gnn.node_encoder, &p->gnn.edge_encoder, &p->gnn.node_mlp,
+                                &p->gnn.edge_mlp};
+    for (int k = 0; k < 4; k++) {
+        if (!units_of(square[k], &units) || units.n > TM_FUSED_LAYERS_MAX ||
+            !widths_are(&units, width, 0)) {
+            return "the gnn's layers";
+        }
+    }
+    if (!units_of(&p->gnn.output, &units) || !widths_are(&units, width, 1)) {
+        return "the gnn's layers";
+    }
+    if (!only(&p->gnn.edge_encoder_inputs, filter_parts, 3) ||
+        !only(&p->gnn.node_inputs, node_parts, 4) || !only(&p->gnn.edge_inputs, edge_parts, 6) ||
+        !has(&p->gnn.edge_inputs, TM_IN_E) || !only(&p->gnn.output_inputs, out_parts, 5) ||
+        !has(&p->gnn.output_inputs, TM_IN_E)) {
+        return "the gnn's inputs";
+    }
+    return NULL;
+}
+
+bool tm_fused_can_run(const tm_pipeline_t *pipeline, const char **why) {
+    const char *reason = obstacle(pipeline);
+    if (why) {
+        *why = reason;
+    }
+    return !reason;
+}
