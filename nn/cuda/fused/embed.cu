@@ -20,20 +20,41 @@ template <int D> struct shared_t {
     float out[ROWS][OUT];
 };
 
-static __device__ float activate(tm_fused_act_t act, float v) {
+/* The choice is made once, not per value: a hundred copies of it would not fit the instruction cache. */
+template <int TILES, typename F>
+static __device__ void each(float (&c)[M_TILES][TILES][4], F f) {
+#pragma unroll
+    for (int m = 0; m < M_TILES; m++) {
+#pragma unroll
+        for (int t = 0; t < TILES; t++) {
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                c[m][t][i] = f(c[m][t][i]);
+            }
+        }
+    }
+}
+
+template <int TILES>
+static __device__ void activate(float (&c)[M_TILES][TILES][4], tm_fused_act_t act) {
     switch (act) {
+    case TM_FUSED_NONE:
+        break;
     case TM_FUSED_RELU:
-        return fmaxf(v, 0);
+        each(c, [](float v) { return fmaxf(v, 0); });
+        break;
     case TM_FUSED_SILU:
-        return tm_fused_silu(v);
+        each(c, [](float v) { return tm_fused_silu(v); });
+        break;
     case TM_FUSED_TANH:
-        return tanhf(v);
+        each(c, [](float v) { return tm_ptx_tanh(v); });
+        break;
     case TM_FUSED_SIGMOID:
-        return 0.5f + 0.5f * tanhf(v);
+        each(c, [](float v) { return fmaf(0.5f, tm_ptx_tanh(v), 0.5f); });
+        break;
     case TM_FUSED_GELU:
-        return 0.5f * v * (1 + erff(v * 0.70710678f));
-    default:
-        return v;
+        each(c, [](float v) { return 0.5f * v * (1 + erff(v * 0.70710678f)); });
+        break;
     }
 }
 
@@ -120,32 +141,47 @@ static __device__ void run_layer(shared_t<D> &s, const char *image, const tm_fus
         }
     }
     __syncthreads(); /* squares are there, and nobody reads the activations any more */
-    const float4 *norm = (const float4 *)(image + layer.norm) + warp * TILES * 4 + q;
+    if (layer.norm) {
+        const float4 *norm = (const float4 *)(image + layer.norm) + warp * TILES * 4 + q;
+#pragma unroll
+        for (int m = 0; m < M_TILES; m++) {
+#pragma unroll
+            for (int h = 0; h < 2; h++) {
+                float squares = 0;
+#pragma unroll
+                for (int i = 0; i < WARPS; i++) {
+                    squares += s.squares[i][m * TM_MMA_ROWS + h * 8 + g];
+                }
+                const float scale = rsqrtf(fmaf(squares, 1.0f / D, layer.eps));
+#pragma unroll
+                for (int t = 0; t < TILES; t++) {
+                    c[m][t][2 * h] *= scale;
+                    c[m][t][2 * h + 1] *= scale;
+                }
+            }
+        }
+#pragma unroll
+        for (int t = 0; t < TILES; t++) {
+            const float4 n = norm[4 * t];
+#pragma unroll
+            for (int m = 0; m < M_TILES; m++) {
+#pragma unroll
+                for (int h = 0; h < 2; h++) {
+                    c[m][t][2 * h] = fmaf(c[m][t][2 * h], n.x, n.y);
+                    c[m][t][2 * h + 1] = fmaf(c[m][t][2 * h + 1], n.z, n.w);
+                }
+            }
+        }
+    }
+    activate(c, layer.act);
 #pragma unroll
     for (int m = 0; m < M_TILES; m++) {
 #pragma unroll
         for (int h = 0; h < 2; h++) {
-            const int row = m * TM_MMA_ROWS + h * 8 + g;
-            float scale = 1;
-            if (layer.norm) {
-                float squares = 0;
-#pragma unroll
-                for (int i = 0; i < WARPS; i++) {
-                    squares += s.squares[i][row];
-                }
-                scale = rsqrtf(fmaf(squares, 1.0f / D, layer.eps));
-            }
 #pragma unroll
             for (int t = 0; t < TILES; t++) {
-                float x = c[m][t][2 * h];
-                float y = c[m][t][2 * h + 1];
-                if (layer.norm) {
-                    float4 n = norm[4 * t];
-                    x = fmaf(x * scale, n.x, n.y);
-                    y = fmaf(y * scale, n.z, n.w);
-                }
-                *(uint32_t *)&s.a[row][(warp * TILES + t) * 8 + 2 * q] =
-                    tm_mma_pack(activate(layer.act, x), activate(layer.act, y));
+                *(uint32_t *)&s.a[m * TM_MMA_ROWS + h * 8 + g][(warp * TILES + t) * 8 + 2 * q] =
+                    tm_mma_pack(c[m][t][2 * h], c[m][t][2 * h + 1]);
             }
         }
     }
