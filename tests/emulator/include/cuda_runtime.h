@@ -76,8 +76,7 @@ cudaError_t cudaEventDestroy(cudaEvent_t event);
 cudaError_t cudaEventRecordWithFlags(cudaEvent_t event, cudaStream_t stream, unsigned flags);
 cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t from, cudaEvent_t to);
 
-template <typename K>
-cudaError_t cudaFuncSetAttribute(K *, cudaFuncAttribute, int) {
+template <typename K> cudaError_t cudaFuncSetAttribute(K *, cudaFuncAttribute, int) {
     return cudaSuccess;
 }
 template <typename K>

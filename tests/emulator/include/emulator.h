@@ -35,7 +35,8 @@
 
 struct dim3 {
     unsigned x, y, z;
-    constexpr dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {}
+    constexpr dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {
+    }
 };
 struct alignas(8) uint2 {
     uint32_t x, y;
@@ -136,9 +137,8 @@ template <typename Kernel, typename... A>
 void launch(dim3 grid, dim3 block, size_t shared_bytes, stream_t *stream, Kernel kernel,
             A &&...arguments) {
     std::tuple<std::decay_t<A>...> values(std::forward<A>(arguments)...);
-    submit(stream, [=] {
-        launch_now(grid, block, shared_bytes, [&] { std::apply(kernel, values); });
-    });
+    submit(stream,
+           [=] { launch_now(grid, block, shared_bytes, [&] { std::apply(kernel, values); }); });
 }
 
 } // namespace tm_emulator
