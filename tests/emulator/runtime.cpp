@@ -243,7 +243,9 @@ cudaError_t cudaSetDevice(int) {
 }
 
 cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int) {
-    *value = attribute == cudaDevAttrComputeCapabilityMajor ? 9 : 1;
+    *value = attribute == cudaDevAttrComputeCapabilityMajor         ? 9
+             : attribute == cudaDevAttrMaxSharedMemoryPerBlockOptin ? (int)tm_emulator::SHARED_BYTES
+                                                                    : 1;
     return cudaSuccess;
 }
 

@@ -215,6 +215,78 @@ static const char *build_embedding_wide(tm_model_writer_t *w) {
         features, embed, filter);
 }
 
+static const tm_mlp_style_t layer_norm_silu = {
+    .activation = TM_OP_SILU, .norm = true, .norm_kind = TM_OP_LAYER_NORM};
+static const tm_mlp_style_t layer_norm_tanh_all = {
+    .activation = TM_OP_TANH, .norm = true, .norm_kind = TM_OP_LAYER_NORM, .last_activation = true};
+static const tm_mlp_style_t layer_norm_gelu_all = {
+    .activation = TM_OP_GELU, .norm = true, .norm_kind = TM_OP_LAYER_NORM, .last_activation = true};
+
+#define SLOPES \
+    "[{\"name\": \"dr\", \"scale\": 1000}, {\"name\": \"dphi\", \"scale\": 0.5}," \
+    " {\"name\": \"dz\", \"scale\": 1000}, {\"name\": \"rphi_slope\", \"scale\": 1, \"clamp\": " \
+    "5}]"
+
+/* What the GPU's fused path can run besides the standard model: without a filter, everything
+ * concatenated, edges first, width 64. */
+static const char *build_fused_concat(tm_model_writer_t *w) {
+    enum { H = 64, EDGE_FEATURES = 4 };
+    const char *embed = MLP(w, "embed", 3, &layer_norm_silu, 128, 128, 12);
+    const char *node_encoder = MLP(w, "node_encoder", 3, &layer_norm_tanh_all, H, H, H);
+    const char *edge_encoder = MLP(w, "edge_encoder", EDGE_FEATURES, &layer_norm_tanh_all, H, H);
+    const char *node = MLP(w, "node_network", 4 * H, &layer_norm_tanh_all, H, H, H);
+    const char *edge = MLP(w, "edge_network", 6 * H, &layer_norm_tanh_all, H, H, H);
+    const char *output = MLP(w, "output", H, &layer_norm_silu, H, H, 1);
+    return tm_model_writer_text(
+        w,
+        "{\"format\": 1, \"name\": \"fused_concat\", \"version\": \"1\","
+        " \"features\": " CYLINDRICAL ", \"edge_features\": " SLOPES ","
+        " \"embed\": {\"mlp\": %s, \"normalize\": false},"
+        " \"radius\": {\"r\": 0.15, \"direction\": \"index\"},"
+        " \"gnn\": {\"kind\": \"interaction\", \"steps\": 3, \"order\": \"edge_first\","
+        " \"node_encoder\": %s, \"edge_encoder_inputs\": [\"edge_features\"],"
+        " \"edge_encoder\": %s,"
+        " \"node_inputs\": [\"sum_dst\", \"mean_src\", \"x\", \"x0\"],"
+        " \"node_mlp\": %s, \"node_residual\": false,"
+        " \"edge_inputs\": [\"e\", \"e0\", \"x_src\", \"x0_src\", \"x_dst\", \"x0_dst\"],"
+        " \"edge_mlp\": %s, \"edge_residual\": false,"
+        " \"output_inputs\": [\"e\"], \"output\": %s},"
+        " \"tracks\": {\"cut\": 0.5, \"builder\": \"best_edges\", \"min_points\": 3}}",
+        embed, node_encoder, edge_encoder, node, edge, output);
+}
+
+/* The same for width 128: maxima, batch norm in the filter, components. */
+static const char *build_fused_wide(tm_model_writer_t *w) {
+    enum { H = 128, EDGE_FEATURES = 4 };
+    const char *embed = MLP(w, "embed", 3, &layer_norm_relu, 256, 256, 6);
+    const char *filter = MLP(w, "filter", 6 + EDGE_FEATURES, &layer_norm_silu, H, H, 1);
+    const char *node_encoder = MLP(w, "node_encoder", 3, &layer_norm_gelu_all, H, H);
+    const char *edge_encoder =
+        MLP(w, "edge_encoder", 2 * H + EDGE_FEATURES, &layer_norm_gelu_all, H, H);
+    const char *node = MLP(w, "node_network", 4 * H, &layer_norm_gelu_all, H, H);
+    const char *edge = MLP(w, "edge_network", 3 * H, &layer_norm_gelu_all, H, H);
+    const char *output = MLP(w, "output", 3 * H, &layer_norm_relu, H, H, 1);
+    return tm_model_writer_text(
+        w,
+        "{\"format\": 1, \"name\": \"fused_wide\", \"version\": \"1\","
+        " \"features\": " CYLINDRICAL ", \"edge_features\": " SLOPES ","
+        " \"embed\": {\"mlp\": %s, \"normalize\": true},"
+        " \"radius\": {\"r\": 0.2, \"direction\": \"outward\"},"
+        " \"filter\": {\"inputs\": [\"edge_features\", \"x_dst\", \"x_src\"], \"mlp\": %s,"
+        " \"cut\": 0.45},"
+        " \"gnn\": {\"kind\": \"interaction\", \"steps\": 2, \"order\": \"node_first\","
+        " \"node_encoder\": %s,"
+        " \"edge_encoder_inputs\": [\"edge_features\", \"x_src\", \"x_dst\"],"
+        " \"edge_encoder\": %s,"
+        " \"node_inputs\": [\"x\", \"max_dst\", \"sum_src\", \"mean_dst\"],"
+        " \"node_mlp\": %s, \"node_residual\": true,"
+        " \"edge_inputs\": [\"x_dst\", \"x_src\", \"e\"], \"edge_mlp\": %s,"
+        " \"edge_residual\": true, \"output_inputs\": [\"x_src\", \"x_dst\", \"e\"],"
+        " \"output\": %s},"
+        " \"tracks\": {\"cut\": 0.4, \"builder\": \"components\", \"min_points\": 2}}",
+        embed, filter, node_encoder, edge_encoder, node, edge, output);
+}
+
 const tm_zoo_entry_t tm_zoo[] = {
     {"standard", "every stage, cluster columns and edge features", build_standard},
     {"interaction_acts", "InteractionGNN of the ACTS models", build_interaction_acts},
@@ -223,6 +295,8 @@ const tm_zoo_entry_t tm_zoo[] = {
     {"resagnn_small", "ResAGNN, node network on [h, m]", build_resagnn_small},
     {"vanilla_filter", "VanillaFilter with one shared LayerNorm, no gnn", build_vanilla_filter},
     {"embedding_wide", "44 features, 4 x 512, a sub-list for the filter", build_embedding_wide},
+    {"fused_concat", "width 64, all concatenated, edges first, no filter", build_fused_concat},
+    {"fused_wide", "width 128, maxima and means", build_fused_wide},
     {NULL, NULL, NULL},
 };
 

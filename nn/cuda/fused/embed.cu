@@ -288,6 +288,12 @@ cudaError_t tm_fused_embed(const tm_fused_context_t *c, const tm_fused_plan_t *p
     }
 }
 
+size_t tm_fused_embed_bytes(const tm_fused_model_t *model) {
+    return model->embed_width == 128   ? sizeof(shared_t<128>)
+           : model->embed_width == 256 ? sizeof(shared_t<256>)
+                                       : sizeof(shared_t<512>);
+}
+
 template <int D> static cudaError_t prepare(void) {
     return cudaFuncSetAttribute(embed<D>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                 sizeof(shared_t<D>));

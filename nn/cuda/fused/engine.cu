@@ -666,6 +666,16 @@ cudaError_t tm_fused_prepare(const tm_fused_model_t *model) {
     return error == cudaSuccess ? tm_fused_search_prepare() : error;
 }
 
+size_t tm_fused_shared_bytes(const tm_fused_model_t *model) {
+    const size_t bytes[] = {tm_fused_embed_bytes(model), tm_fused_filter_bytes(model),
+                            tm_fused_gnn_bytes(model)};
+    size_t most = 0;
+    for (size_t b : bytes) {
+        most = b > most ? b : most;
+    }
+    return most;
+}
+
 static tm_status_t load_weights(tm_gpu_t *gpu, tm_fused_t *fused, tm_error_t *err) {
     const tm_pipeline_t *p = gpu->device.pipeline;
     char *device = NULL;
@@ -692,11 +702,22 @@ static tm_status_t load_weights(tm_gpu_t *gpu, tm_fused_t *fused, tm_error_t *er
 tm_status_t tm_fused_open(tm_gpu_t *gpu, tm_fused_t **out, tm_error_t *err) {
     const tm_pipeline_t *p = gpu->device.pipeline;
     int cooperative = 0;
+    int shared_bytes = 0;
+    tm_fused_model_t sizes;
     *out = NULL;
-    if (gpu->type != TM_GPU_F16 || !tm_fused_can_run(p, NULL) ||
-        cudaDeviceGetAttribute(&cooperative, cudaDevAttrCooperativeLaunch, gpu->ordinal) !=
-            cudaSuccess ||
-        !cooperative) {
+    if (gpu->type != TM_GPU_F16 || !tm_fused_can_run(p, NULL)) {
+        return TM_OK;
+    }
+    TM_TRY(tm_gpu_check(
+        gpu, cudaDeviceGetAttribute(&cooperative, cudaDevAttrCooperativeLaunch, gpu->ordinal),
+        "asking the GPU", err));
+    TM_TRY(tm_gpu_check(gpu,
+                        cudaDeviceGetAttribute(&shared_bytes,
+                                               cudaDevAttrMaxSharedMemoryPerBlockOptin,
+                                               gpu->ordinal),
+                        "asking the GPU", err));
+    TM_TRY(tm_fused_pack(p, NULL, NULL, &sizes, err));
+    if (!cooperative || tm_fused_shared_bytes(&sizes) > (size_t)shared_bytes) {
         return TM_OK;
     }
     tm_fused_t *fused = (tm_fused_t *)calloc(1, sizeof *fused);

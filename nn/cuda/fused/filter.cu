@@ -92,8 +92,8 @@ template <int H> static __global__ void __launch_bounds__(THREADS, 1) filter(con
     }
 }
 
-template <int H> static size_t shared_bytes(const tm_fused_mlp_t *mlp) {
-    return mlp->bytes + WARPS * sizeof(staged_t);
+size_t tm_fused_filter_bytes(const tm_fused_model_t *model) {
+    return model->filter.bytes + WARPS * sizeof(staged_t);
 }
 
 template <int H>
@@ -110,20 +110,39 @@ static cudaError_t launch(const tm_fused_context_t *c, const tm_fused_plan_t *pl
                   .words = plan->keep_words,
                   .logits = plan->filter_logits};
     tm_gpu_edge_features_of(c->pipeline, &f.list);
-    filter<H><<<c->processors, THREADS, shared_bytes<H>(&f.mlp), c->stream>>>(f);
+    filter<H><<<c->processors, THREADS, tm_fused_filter_bytes(c->model), c->stream>>>(f);
     return cudaGetLastError();
 }
 
+/* Without a filter all edges stay. */
+static __global__ void __launch_bounds__(TM_GPU_THREADS)
+    keep_all(const tm_fused_counts_t *counts, uint32_t capacity, uint32_t *words) {
+    const uint32_t n = tm_fused_edge_count(counts, capacity);
+    for (uint64_t i = tm_gpu_thread() * EDGES_PER_WARP; i < n;
+         i += (uint64_t)gridDim.x * blockDim.x * EDGES_PER_WARP) {
+        words[i / EDGES_PER_WARP] =
+            n - i < EDGES_PER_WARP ? (1u << (n - i)) - 1 : TM_GPU_WARP_MASK;
+    }
+}
+
 cudaError_t tm_fused_filter(const tm_fused_context_t *c, const tm_fused_plan_t *plan) {
+    if (c->model->filter_width == 0) {
+        keep_all<<<c->processors, TM_GPU_THREADS, 0, c->stream>>>(
+            &plan->header->counts, plan->capacity.edges, plan->keep_words);
+        return cudaGetLastError();
+    }
     return c->model->filter_width == 64 ? launch<64>(c, plan) : launch<128>(c, plan);
 }
 
 cudaError_t tm_fused_prepare_filter(const tm_fused_model_t *model) {
+    if (model->filter_width == 0) {
+        return cudaSuccess;
+    }
     return model->filter_width == 64
                ? cudaFuncSetAttribute(filter<64>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                      (int)shared_bytes<64>(&model->filter))
+                                      (int)tm_fused_filter_bytes(model))
                : cudaFuncSetAttribute(filter<128>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                      (int)shared_bytes<128>(&model->filter));
+                                      (int)tm_fused_filter_bytes(model));
 }
 
 /* ---- the edges that stay ---- */

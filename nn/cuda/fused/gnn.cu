@@ -58,22 +58,23 @@ static __device__ void load_states(tm_fused_rows<H, 1> &rows, const float *x,
     }
 }
 
-/* rows.a = the sums over the edges of each node, scaled. order NULL: edges lie in the order of offsets */
+/* rows.a = what the edges of each node come to. order NULL: edges lie in the order of offsets */
 template <int H>
-static __device__ void add_edges(tm_fused_rows<H, 1> &rows, const __half *e,
-                                 const uint32_t *offsets, const uint32_t *order,
-                                 const uint32_t (&node)[2]) {
+static __device__ void gather_edges(tm_fused_rows<H, 1> &rows, tm_fused_node_kind_t kind,
+                                    const __half *e, const uint32_t *offsets,
+                                    const uint32_t *order, const uint32_t (&node)[2]) {
     const int q = threadIdx.x % 4;
 #pragma unroll
     for (int h = 0; h < 2; h++) {
+        const uint32_t begin = offsets[node[h]];
+        const uint32_t end = offsets[node[h] + 1];
         float sum[H / 4];
 #pragma unroll
         for (int i = 0; i < H / 4; i++) {
-            sum[i] = 0;
+            sum[i] = kind == TM_FUSED_MAX && end > begin ? -INFINITY : 0;
         }
-        const uint32_t end = offsets[node[h] + 1];
 #pragma unroll 2
-        for (uint32_t k = offsets[node[h]]; k < end; k++) {
+        for (uint32_t k = begin; k < end; k++) {
             const uint4 *from =
                 (const uint4 *)(e + (size_t)(order ? order[k] : k) * H) + q * (H / 32);
 #pragma unroll
@@ -83,14 +84,19 @@ static __device__ void add_edges(tm_fused_rows<H, 1> &rows, const __half *e,
 #pragma unroll
                 for (int j = 0; j < 4; j++) {
                     const float2 f = tm_mma_unpack(word[j]);
-                    sum[8 * i + 2 * j] += f.x;
-                    sum[8 * i + 2 * j + 1] += f.y;
+                    float &a = sum[8 * i + 2 * j];
+                    float &b = sum[8 * i + 2 * j + 1];
+                    a = kind == TM_FUSED_MAX ? fmaxf(a, f.x) : a + f.x;
+                    b = kind == TM_FUSED_MAX ? fmaxf(b, f.y) : b + f.y;
                 }
             }
         }
+        const float scale = kind == TM_FUSED_SUM                ? TM_FUSED_SUM_SCALE
+                            : kind == TM_FUSED_MEAN && end > begin ? 1.0f / (float)(end - begin)
+                                                                : 1;
 #pragma unroll
         for (int i = 0; i < H / 4; i++) { /* fp16 ends at 65504 */
-            sum[i] = fminf(fmaxf(sum[i] * TM_FUSED_SUM_SCALE, -65504.0f), 65504.0f);
+            sum[i] = fminf(fmaxf(sum[i] * scale, -65504.0f), 65504.0f);
         }
 #pragma unroll
         for (int k = 0; k < H / 16; k++) {
@@ -151,12 +157,11 @@ template <int H> static __global__ void __launch_bounds__(THREADS) nodes(const n
             }
             for (uint32_t p = 0; p < a.net.n_parts; p++) {
                 const tm_fused_node_part_t part = a.net.part[p];
-                if (part == TM_FUSED_X || part == TM_FUSED_X0) {
-                    load_states(rows, part == TM_FUSED_X ? a.x : a.x0, node);
-                } else if (part == TM_FUSED_SUM_DST) {
-                    add_edges(rows, a.e, a.dst_offsets, a.by_dst, node);
+                if (part.kind == TM_FUSED_X || part.kind == TM_FUSED_X0) {
+                    load_states(rows, part.kind == TM_FUSED_X ? a.x : a.x0, node);
                 } else {
-                    add_edges(rows, a.e, a.src_offsets, (const uint32_t *)NULL, node);
+                    gather_edges(rows, part.kind, a.e, part.at_src ? a.src_offsets : a.dst_offsets,
+                                 part.at_src ? (const uint32_t *)NULL : a.by_dst, node);
                 }
                 rows.multiply(w + p * PART);
             }
@@ -217,7 +222,8 @@ typedef struct {
     bool residual;
     bool keep_first; /* also into e0 */
     bool with_e0;
-    bool score; /* the output MLP follows */
+    bool update; /* the states; else they are only looked at */
+    bool score;  /* the output MLP follows */
     tm_gpu_edge_features_t list;
     const float4 *place;
     const uint32_t *src, *dst;
@@ -304,28 +310,30 @@ template <int H> static __global__ void __launch_bounds__(THREADS) edges(const e
                 }
             }
         }
-        rows.each([](float) { return 0.0f; }); /* the bias is in the table of the sources */
-        rows.add([&](int, int h) { return a.tables + ((size_t)from[h] * TABLES_MAX + a.slot) * H; });
-        rows.add([&](int, int h) { return a.tables + ((size_t)to[h] * TABLES_MAX + a.slot + 1) * H; });
-        if (a.encode) {
-            multiply_edge_features(rows, a, staged, first, n, w);
-        } else {
-            rows.multiply(w);
-            if (a.with_e0) {
-                rows.load([&](int, int h) { return a.e0 + (size_t)edge[h] * H; });
-                rows.multiply(w + PART);
+        if (a.update) {
+            rows.each([](float) { return 0.0f; }); /* the bias is in the table of the sources */
+            rows.add([&](int, int h) { return a.tables + ((size_t)from[h] * TABLES_MAX + a.slot) * H; });
+            rows.add([&](int, int h) { return a.tables + ((size_t)to[h] * TABLES_MAX + a.slot + 1) * H; });
+            if (a.encode) {
+                multiply_edge_features(rows, a, staged, first, n, w);
+            } else {
+                rows.multiply(w);
+                if (a.with_e0) {
+                    rows.load([&](int, int h) { return a.e0 + (size_t)edge[h] * H; });
+                    rows.multiply(w + PART);
+                }
             }
-        }
-        rows.run_rest(image, a.mlp);
-        if (a.residual && !a.encode) {
-            rows.add_operand(before);
-        }
-        rows.pack();
-        rows.store(
-            [&](int, int h) { return valid[h] ? a.e + (size_t)edge[h] * H : (__half *)NULL; });
-        if (a.keep_first) {
+            rows.run_rest(image, a.mlp);
+            if (a.residual && !a.encode) {
+                rows.add_operand(before);
+            }
+            rows.pack();
             rows.store(
-                [&](int, int h) { return valid[h] ? a.e0 + (size_t)edge[h] * H : (__half *)NULL; });
+                [&](int, int h) { return valid[h] ? a.e + (size_t)edge[h] * H : (__half *)NULL; });
+            if (a.keep_first) {
+                rows.store(
+                    [&](int, int h) { return valid[h] ? a.e0 + (size_t)edge[h] * H : (__half *)NULL; });
+            }
         }
         if (a.score) {
             float dots[1][2];
@@ -407,6 +415,7 @@ template <int H> static cudaError_t run(const tm_fused_context_t *c, const tm_fu
     node.tables = plan->tables;
     edges_t edge = {};
     edge.counts = &plan->header->counts;
+    edge.update = true;
     edge.capacity = plan->capacity.kept;
     edge.place = plan->node_place;
     edge.src = plan->kept.src;
@@ -442,13 +451,24 @@ template <int H> static cudaError_t run(const tm_fused_context_t *c, const tm_fu
         node.net = last ? model->last_node_mlp : model->node_mlp;
         edge.slot = step % 2 * 2;
         node.slot = edge.output_slot = 2 - edge.slot;
-        edge.score = last;
-        error = launch_nodes<H>(c, &node);
+        /* edges that go first are scored at the end: the output wants the nodes' last states */
+        edge.score = last && !model->edge_first;
+        if (model->edge_first) {
+            error = launch_edges<H>(c, &edge);
+        }
+        error = error == cudaSuccess ? launch_nodes<H>(c, &node) : error;
         if (error == cudaSuccess && model->tables_apart) {
             error = launch_tables<H>(c, node, last ? &model->output_tables : &model->edge_tables,
                                      node.slot);
         }
-        error = error == cudaSuccess ? launch_edges<H>(c, &edge) : error;
+        if (error == cudaSuccess && !model->edge_first) {
+            error = launch_edges<H>(c, &edge);
+        }
+    }
+    if (error == cudaSuccess && model->edge_first) {
+        edge.update = false;
+        edge.score = true;
+        error = launch_edges<H>(c, &edge);
     }
     return error;
 }
@@ -457,22 +477,35 @@ cudaError_t tm_fused_gnn(const tm_fused_context_t *c, const tm_fused_plan_t *pla
     return c->model->gnn_width == 64 ? run<64>(c, plan) : run<128>(c, plan);
 }
 
-template <int H> static cudaError_t prepare(const tm_fused_model_t *model) {
-    const tm_fused_node_mlp_t *nets[] = {&model->node_encoder,  &model->node_mlp,
-                                         &model->last_node_mlp, &model->encoder_tables,
-                                         &model->edge_tables,   &model->output_tables};
-    size_t most_nodes = 0;
+static size_t most_node_bytes(const tm_fused_model_t *model) {
+    const tm_fused_node_mlp_t *nets[] = {&model->node_encoder,   &model->node_mlp,
+                                         &model->last_node_mlp,  &model->encoder_tables,
+                                         &model->edge_tables,    &model->output_tables};
+    size_t most = 0;
     for (const tm_fused_node_mlp_t *net : nets) {
-        most_nodes = net->mlp.bytes > most_nodes ? net->mlp.bytes : most_nodes;
+        most = net->mlp.bytes > most ? net->mlp.bytes : most;
     }
-    size_t most_edges = edges_bytes(&model->edge_mlp, &model->output);
+    return most;
+}
+
+static size_t most_edge_bytes(const tm_fused_model_t *model) {
+    size_t last = edges_bytes(&model->edge_mlp, &model->output);
     size_t encoder = edges_bytes(&model->edge_encoder, NULL);
-    most_edges = encoder > most_edges ? encoder : most_edges;
-    cudaError_t error = cudaFuncSetAttribute(nodes<H>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                             (int)most_nodes);
+    return encoder > last ? encoder : last;
+}
+
+size_t tm_fused_gnn_bytes(const tm_fused_model_t *model) {
+    size_t of_nodes = most_node_bytes(model);
+    size_t of_edges = most_edge_bytes(model);
+    return of_nodes > of_edges ? of_nodes : of_edges;
+}
+
+template <int H> static cudaError_t prepare(const tm_fused_model_t *model) {
+    cudaError_t error = cudaFuncSetAttribute(
+        nodes<H>, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)most_node_bytes(model));
     return error == cudaSuccess
                ? cudaFuncSetAttribute(edges<H>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                      (int)most_edges)
+                                      (int)most_edge_bytes(model))
                : error;
 }
 

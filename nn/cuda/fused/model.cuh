@@ -19,8 +19,14 @@
 typedef enum {
     TM_FUSED_X,
     TM_FUSED_X0,
-    TM_FUSED_SUM_DST, /* over the edges that end at the node */
-    TM_FUSED_SUM_SRC
+    TM_FUSED_SUM, /* over edges, scaled; the others are not */
+    TM_FUSED_MAX,
+    TM_FUSED_MEAN
+} tm_fused_node_kind_t;
+
+typedef struct {
+    tm_fused_node_kind_t kind;
+    bool at_src; /* over the edges that start at the node, not those that end there */
 } tm_fused_node_part_t;
 
 /* Products per node, [H, parts · H] each: what an edge's first layer looks up. */
@@ -35,13 +41,13 @@ typedef struct {
 typedef struct {
     tm_fused_mlp_t mlp;
     uint32_t n_parts;
-    tm_fused_node_part_t part[4];
+    tm_fused_node_part_t part[TM_INPUTS_MAX];
     tm_fused_tables_t tables;
 } tm_fused_node_mlp_t;
 
 typedef struct {
     uint32_t embed_width;  /* 128, 256 or 512 */
-    uint32_t filter_width; /* 64 or 128, like the next */
+    uint32_t filter_width; /* 64 or 128, like the next; 0: there is no filter */
     uint32_t gnn_width;
     tm_fused_mlp_t embed;  /* the last layer is among the layers, padded to 16 outputs */
     tm_fused_mlp_t filter; /* k steps: source, target, edge features */
@@ -53,11 +59,15 @@ typedef struct {
     tm_fused_mlp_t edge_mlp;     /* k steps: e, and e0 if with_e0 */
     tm_fused_mlp_t output;       /* k steps: e */
     bool with_e0;
-    size_t bytes; /* of all images */
+    bool edge_first; /* edges are updated before nodes, so that these add up new states */
+    size_t bytes;    /* of all images */
 } tm_fused_model_t;
 
 /* Whether the fused path runs the pipeline; if not, *why (may be NULL) says what it does not know. */
 bool tm_fused_can_run(const tm_pipeline_t *pipeline, const char **why);
+
+/* The most shared memory that a block of any kernel takes for this model. */
+size_t tm_fused_shared_bytes(const tm_fused_model_t *model);
 
 /* Bytes of GPU memory for the images; then the images into host memory of that size, with the image
  * pointers of *model set as if it lay at `device`. TM_E_NO_MEMORY. */

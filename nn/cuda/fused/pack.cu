@@ -9,7 +9,6 @@
 #define IMAGE_ALIGNMENT 256
 #define EMBED_OUT 16    /* the last layer of the embedding, padded */
 #define NARROW_MAX 128u /* the widest of the fused filter and gnn */
-#define NODE_PARTS_MAX 4
 /* Of shared memory, for a node MLP and tables together. */
 #define TOGETHER_BYTES_MAX 160000u
 
@@ -388,21 +387,38 @@ static void write_tables(writer_t *w, size_t image, const tm_pipeline_t *p, cons
     free(from);
 }
 
+static tm_fused_node_part_t node_part(tm_input_kind_t input) {
+    switch (input) {
+    case TM_IN_X:
+        return {TM_FUSED_X, false};
+    case TM_IN_X0:
+        return {TM_FUSED_X0, false};
+    case TM_IN_SUM_SRC:
+        return {TM_FUSED_SUM, true};
+    case TM_IN_MAX_DST:
+        return {TM_FUSED_MAX, false};
+    case TM_IN_MAX_SRC:
+        return {TM_FUSED_MAX, true};
+    case TM_IN_MEAN_DST:
+        return {TM_FUSED_MEAN, false};
+    case TM_IN_MEAN_SRC:
+        return {TM_FUSED_MEAN, true};
+    default:
+        return {TM_FUSED_SUM, false};
+    }
+}
+
 /* tables: of which edge MLP the tables follow; NULL: none do. */
 static void write_node_mlp(writer_t *w, const tm_pipeline_t *p, uint32_t width,
                            const tm_mlp_t *tables, const tm_inputs_t *table_inputs,
                            tm_fused_node_mlp_t *out) {
-    source_t from[NODE_PARTS_MAX * NARROW_MAX];
+    source_t from[TM_INPUTS_MAX * NARROW_MAX];
     const tm_inputs_t *inputs = &p->gnn.node_inputs;
     size_t image = begin_image(w, &out->mlp);
     out->n_parts = inputs->n;
     for (uint32_t k = 0; k < inputs->n; k++) {
-        tm_input_kind_t part = inputs->part[k];
-        out->part[k] = part == TM_IN_X         ? TM_FUSED_X
-                       : part == TM_IN_X0      ? TM_FUSED_X0
-                       : part == TM_IN_SUM_DST ? TM_FUSED_SUM_DST
-                                               : TM_FUSED_SUM_SRC;
-        bool sum = part == TM_IN_SUM_DST || part == TM_IN_SUM_SRC;
+        out->part[k] = node_part(inputs->part[k]);
+        bool sum = out->part[k].kind == TM_FUSED_SUM;
         identity(from + k * width, k * width, width, sum ? 1 / TM_FUSED_SUM_SCALE : 1);
     }
     write_mlp(w, image, &p->gnn.node_mlp, from, inputs->n * width / TM_MMA_K, 0, &out->mlp);
@@ -443,12 +459,26 @@ static void write_nodes(writer_t *w, const tm_pipeline_t *p, uint32_t width,
                    &model->last_node_mlp);
 }
 
+static void write_filter(writer_t *w, const tm_pipeline_t *p, tm_fused_mlp_t *filter) {
+    static const tm_input_kind_t parts[] = {TM_IN_X_SRC, TM_IN_X_DST, TM_IN_EDGE_FEATURES};
+    source_t from[3 * TM_MMA_K];
+    size_t image = begin_image(w, filter);
+    for (uint32_t k = 0; k < 3; k++) {
+        int column = column_of(p, &p->filter.inputs, parts[k], p->filter.features.n);
+        uint32_t n = column < 0 ? 0 : part_width(p, parts[k], p->filter.features.n);
+        from_memory(from + k * TM_MMA_K, (uint32_t)column, n, false);
+    }
+    write_mlp(w, image, &p->filter.mlp, from, 3, 0, filter);
+    end_image(w, image, filter);
+}
+
 static void write_all(writer_t *w, const tm_pipeline_t *p, tm_fused_model_t *model) {
     source_t from[2 * NARROW_MAX];
     uint32_t width = p->gnn.node_encoder.out;
     *model = (tm_fused_model_t){};
     model->embed_width = p->embed.mlp.op[0].out;
-    model->filter_width = p->filter.mlp.op[0].out;
+    model->filter_width = p->filter.present ? p->filter.mlp.op[0].out : 0;
+    model->edge_first = p->gnn.order == TM_ORDER_EDGE_FIRST;
     model->gnn_width = width;
 
     size_t image = begin_image(w, &model->embed);
@@ -456,16 +486,9 @@ static void write_all(writer_t *w, const tm_pipeline_t *p, tm_fused_model_t *mod
     write_mlp(w, image, &p->embed.mlp, from, TM_FUSED_SPLIT_STEPS, EMBED_OUT, &model->embed);
     end_image(w, image, &model->embed);
 
-    image = begin_image(w, &model->filter);
-    const tm_input_kind_t parts[3] = {TM_IN_X_SRC, TM_IN_X_DST, TM_IN_EDGE_FEATURES};
-    for (uint32_t k = 0; k < 3; k++) {
-        int column = column_of(p, &p->filter.inputs, parts[k], p->filter.features.n);
-        uint32_t n = column < 0 ? 0 : part_width(p, parts[k], p->filter.features.n);
-        from_memory(from + k * TM_MMA_K, (uint32_t)column, n, false);
+    if (p->filter.present) {
+        write_filter(w, p, &model->filter);
     }
-    write_mlp(w, image, &p->filter.mlp, from, 3, 0, &model->filter);
-    end_image(w, image, &model->filter);
-
     write_nodes(w, p, width, model);
 
     image = begin_image(w, &model->edge_encoder);
@@ -507,7 +530,9 @@ static bool narrow(uint32_t width) {
 
 static const char *obstacle(const tm_pipeline_t *p) {
     static const tm_input_kind_t filter_parts[] = {TM_IN_X_SRC, TM_IN_X_DST, TM_IN_EDGE_FEATURES};
-    static const tm_input_kind_t node_parts[] = {TM_IN_X, TM_IN_X0, TM_IN_SUM_DST, TM_IN_SUM_SRC};
+    static const tm_input_kind_t node_parts[] = {
+        TM_IN_X,       TM_IN_X0,      TM_IN_SUM_DST,  TM_IN_SUM_SRC,
+        TM_IN_MAX_DST, TM_IN_MAX_SRC, TM_IN_MEAN_DST, TM_IN_MEAN_SRC};
     static const tm_input_kind_t edge_parts[] = {TM_IN_X_SRC,  TM_IN_X_DST, TM_IN_X0_SRC,
                                                  TM_IN_X0_DST, TM_IN_E,     TM_IN_E0};
     static const tm_input_kind_t out_parts[] = {TM_IN_X_SRC, TM_IN_X_DST, TM_IN_X0_SRC,
@@ -528,13 +553,13 @@ static const char *obstacle(const tm_pipeline_t *p) {
         !widths_are(&units, units.unit[0].linear->out, p->embed.mlp.out)) {
         return "the embedding's layers";
     }
-    if (!p->filter.present || !units_of(&p->filter.mlp, &units) ||
-        !narrow(units.unit[0].linear->out) || !widths_are(&units, units.unit[0].linear->out, 1) ||
-        !only(&p->filter.inputs, filter_parts, 3)) {
+    if (p->filter.present &&
+        (!units_of(&p->filter.mlp, &units) || !narrow(units.unit[0].linear->out) ||
+         !widths_are(&units, units.unit[0].linear->out, 1) ||
+         !only(&p->filter.inputs, filter_parts, 3))) {
         return "the filter's layers";
     }
-    if (p->gnn.kind != TM_GNN_INTERACTION || p->gnn.order != TM_ORDER_NODE_FIRST ||
-        p->gnn.steps == 0 || !narrow(width)) {
+    if (p->gnn.kind != TM_GNN_INTERACTION || p->gnn.steps == 0 || !narrow(width)) {
         return "the kind of gnn";
     }
     const tm_mlp_t *square[] = {&p->gnn.node_encoder, &p->gnn.edge_encoder, &p->gnn.node_mlp,
@@ -549,7 +574,7 @@ static const char *obstacle(const tm_pipeline_t *p) {
         return "the gnn's layers";
     }
     if (!only(&p->gnn.edge_encoder_inputs, filter_parts, 3) ||
-        !only(&p->gnn.node_inputs, node_parts, 4) || !only(&p->gnn.edge_inputs, edge_parts, 6) ||
+        !only(&p->gnn.node_inputs, node_parts, 8) || !only(&p->gnn.edge_inputs, edge_parts, 6) ||
         !has(&p->gnn.edge_inputs, TM_IN_E) || !only(&p->gnn.output_inputs, out_parts, 5) ||
         !has(&p->gnn.output_inputs, TM_IN_E)) {
         return "the gnn's inputs";

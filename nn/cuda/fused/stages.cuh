@@ -105,6 +105,10 @@ cudaError_t tm_fused_prepare(const tm_fused_model_t *model);
 cudaError_t tm_fused_prepare_embed(const tm_fused_model_t *model);
 cudaError_t tm_fused_prepare_filter(const tm_fused_model_t *model);
 cudaError_t tm_fused_prepare_gnn(const tm_fused_model_t *model);
+/* Shared memory of a block. */
+size_t tm_fused_embed_bytes(const tm_fused_model_t *model);
+size_t tm_fused_filter_bytes(const tm_fused_model_t *model);
+size_t tm_fused_gnn_bytes(const tm_fused_model_t *model);
 
 /* 0 where they did not fit: the batch is done again, and nothing of use is there. */
 static __device__ inline uint32_t tm_fused_edge_count(const tm_fused_counts_t *counts,

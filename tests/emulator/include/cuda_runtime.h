@@ -30,7 +30,8 @@ typedef enum { cudaFuncAttributeMaxDynamicSharedMemorySize } cudaFuncAttribute;
 typedef enum {
     cudaDevAttrMultiProcessorCount,
     cudaDevAttrCooperativeLaunch,
-    cudaDevAttrComputeCapabilityMajor
+    cudaDevAttrComputeCapabilityMajor,
+    cudaDevAttrMaxSharedMemoryPerBlockOptin
 } cudaDeviceAttr;
 
 struct cudaDeviceProp {
