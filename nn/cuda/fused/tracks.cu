@@ -132,7 +132,8 @@ static __device__ bool is_track(const tracks_t &t, uint32_t row) {
     return t.labels[row] == row && t.sizes[row] >= t.min_points;
 }
 
-static __global__ void __launch_bounds__(THREADS) find_tracks(const tracks_t t) {
+static __global__ void __launch_bounds__(THREADS, BLOCKS_PER_PROCESSOR)
+    find_tracks(const tracks_t t) {
     typedef cub::BlockScan<uint2, THREADS> scan_t;
     __shared__ typename scan_t::TempStorage scan_memory;
     __shared__ uint2 base;
