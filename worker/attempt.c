@@ -1,12 +1,34 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "worker/attempt.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "wire/cursor.h"
+
 #define WIRE_CODE_LIMIT 100 /* codes from here on never leave the process (wire/error.h) */
 #define PAYLOAD_ALIGNMENT 8u
+
+struct tm_attempt_room {
+    tm_columns_t event[TM_BACKEND_BATCH_MAX];
+    void *copy[TM_BACKEND_BATCH_MAX];
+    tm_attempt_t *of_item[TM_BACKEND_BATCH_MAX];
+    tm_backend_item_t item[]; /* most */
+};
+
+/* From the descriptor alone; whether the payload keeps the promise is seen when it is decoded. */
+static uint64_t claimed_rows(tm_slice_t columns) {
+    tm_cursor_t cursor = tm_cursor(columns.data, columns.bytes);
+    uint32_t count, bytes;
+    const char *name;
+    uint64_t type, n;
+    bool good = tm_cursor_get_array(&cursor, &count) && count > 0 &&
+                tm_cursor_get_array(&cursor, &count) && tm_cursor_get_str(&cursor, &name, &bytes) &&
+                tm_cursor_get_uint(&cursor, &type) && tm_cursor_get_uint(&cursor, &n);
+    return good ? n : UINT64_MAX;
+}
 
 tm_status_t tm_attempt_new(tm_slice_t columns, zmq_msg_t *payload, tm_attempt_t **out,
                            tm_error_t *err) {
@@ -24,6 +46,7 @@ tm_status_t tm_attempt_new(tm_slice_t columns, zmq_msg_t *payload, tm_attempt_t 
     attempt->session = 0;
     attempt->model = 0;
     attempt->deadline_ms = UINT64_MAX;
+    attempt->alone = false;
     attempt->started = false;
     attempt->revoked = false;
     attempt->cancelled = 0;
@@ -34,6 +57,7 @@ tm_status_t tm_attempt_new(tm_slice_t columns, zmq_msg_t *payload, tm_attempt_t 
         memcpy(attempt->columns_bytes, columns.data, columns.bytes);
     }
     attempt->columns = (tm_slice_t){(const char *)attempt->columns_bytes, columns.bytes};
+    attempt->rows = claimed_rows(attempt->columns);
     attempt->answer_columns = (tm_slice_t){NULL, 0};
     attempt->times = (tm_slice_t){NULL, 0};
     zmq_msg_init(&attempt->payload);
@@ -94,34 +118,91 @@ static tm_status_t encode_answer(tm_attempt_t *attempt, const tm_backend_result_
     return status;
 }
 
-void tm_attempt_run(tm_attempt_t *attempt, const tm_backend_t *backend, void *slot) {
+static tm_status_t decode_event(tm_attempt_t *attempt, tm_columns_t *event, void **copy) {
     tm_error_t *err = &attempt->error;
+    tm_status_t status = align_payload(&attempt->payload, copy, err);
+    if (status == TM_OK) {
+        const void *bytes = *copy != NULL ? *copy : zmq_msg_data(&attempt->payload);
+        status =
+            tm_payload_decode(attempt->columns, bytes, zmq_msg_size(&attempt->payload), event, err);
+    }
+    return status;
+}
+
+static void finish(tm_attempt_t *attempt, tm_status_t status) {
+    attempt->error.code = status >= WIRE_CODE_LIMIT ? TM_E_BACKEND : status;
+    /* the event may be large and the answer may wait for the network: let the event go now */
+    zmq_msg_close(&attempt->payload);
+    zmq_msg_init(&attempt->payload);
+}
+
+void tm_attempt_run(tm_attempt_t *attempt, const tm_backend_t *backend, void *slot) {
     tm_columns_t event;
     tm_backend_result_t result;
     memset(&result, 0, sizeof result);
     void *copy = NULL;
 
-    tm_status_t status = align_payload(&attempt->payload, &copy, err);
-    if (status != TM_OK) {
-        goto done;
+    tm_status_t status = decode_event(attempt, &event, &copy);
+    if (status == TM_OK) {
+        status = backend->run(slot, attempt->model, &event, &attempt->cancelled, &result,
+                              &attempt->error);
     }
-    const void *bytes = copy != NULL ? copy : zmq_msg_data(&attempt->payload);
-    status =
-        tm_payload_decode(attempt->columns, bytes, zmq_msg_size(&attempt->payload), &event, err);
-    if (status != TM_OK) {
-        goto done;
-    }
-    status = backend->run(slot, attempt->model, &event, &attempt->cancelled, &result, err);
     if (status == TM_OK) {
         status = encode_answer(attempt, &result);
     }
-done:
-    if (status != TM_OK && status >= WIRE_CODE_LIMIT) {
-        status = TM_E_BACKEND;
-    }
-    err->code = status;
     free(copy);
-    /* the event may be large and the answer may wait for the network: let the event go now */
-    zmq_msg_close(&attempt->payload);
-    zmq_msg_init(&attempt->payload);
+    finish(attempt, status);
+}
+
+/* ---- several together ---- */
+
+tm_attempt_room_t *tm_attempt_room_new(uint32_t most) {
+    assert(most <= TM_BACKEND_BATCH_MAX);
+    tm_attempt_room_t *room = NULL;
+    return calloc(1, sizeof *room + most * sizeof room->item[0]);
+}
+
+void tm_attempt_room_destroy(tm_attempt_room_t **p) {
+    free(*p);
+    *p = NULL;
+}
+
+void tm_attempt_run_batch(tm_attempt_t *const *attempts, uint32_t n, const tm_backend_t *backend,
+                          void *slot, tm_attempt_room_t *room) {
+    uint32_t n_items = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        tm_attempt_t *attempt = attempts[i];
+        tm_status_t status = TM_OK;
+        room->copy[n_items] = NULL;
+        if (__atomic_load_n(&attempt->cancelled, __ATOMIC_RELAXED) != 0) {
+            status = tm_error_set(&attempt->error, TM_E_CANCELLED, "cancelled before it began");
+        } else {
+            status = decode_event(attempt, &room->event[n_items], &room->copy[n_items]);
+        }
+        if (status != TM_OK) {
+            free(room->copy[n_items]);
+            finish(attempt, status);
+            continue;
+        }
+        tm_backend_item_t *item = &room->item[n_items];
+        memset(item, 0, sizeof *item);
+        item->in = &room->event[n_items];
+        item->cancelled = &attempt->cancelled;
+        room->of_item[n_items++] = attempt;
+    }
+    if (n_items > 0) {
+        backend->run_batch(slot, room->of_item[0]->model, room->item, n_items);
+    }
+    for (uint32_t i = 0; i < n_items; i++) {
+        tm_attempt_t *attempt = room->of_item[i];
+        tm_backend_item_t *item = &room->item[i];
+        tm_status_t status = item->status;
+        if (status == TM_OK) {
+            status = encode_answer(attempt, &item->out);
+        } else {
+            attempt->error = item->err;
+        }
+        free(room->copy[i]);
+        finish(attempt, status);
+    }
 }

@@ -22,6 +22,8 @@ typedef struct tm_attempt {
     zmq_msg_t payload;    /* frame 2 of DISPATCH */
     tm_slice_t columns;   /* its descriptor, in columns_bytes */
     uint8_t columns_bytes[TM_COLUMNS_FIELD_MAX];
+    uint64_t rows; /* of the first column, as it claims; UINT64_MAX: that cannot be read */
+    bool alone;    /* an attempt at this request failed before: it shares no run with others */
 
     bool started; /* a slot began to compute it */
     bool revoked; /* nobody waits for the outcome */
@@ -48,5 +50,17 @@ void tm_attempt_cancel(tm_attempt_t *attempt);
 /* Decodes the payload, runs the back end on it and encodes the answer; the outcome is in ->error.
  * Codes that must not leave the process become TM_E_BACKEND. Called by the slot's thread. */
 void tm_attempt_run(tm_attempt_t *attempt, const tm_backend_t *backend, void *slot);
+
+/* Room for the attempts of one batch: of one slot, for its thread. */
+typedef struct tm_attempt_room tm_attempt_room_t;
+
+/* most: attempts of a batch, 2 … TM_BACKEND_BATCH_MAX. NULL: no memory. */
+tm_attempt_room_t *tm_attempt_room_new(uint32_t most);
+void tm_attempt_room_destroy(tm_attempt_room_t **p);
+
+/* The same as tm_attempt_run for n attempts of one model, together. One that is cancelled before it
+ * begins is left out (TM_E_CANCELLED); one that cannot be decoded ends by itself. */
+void tm_attempt_run_batch(tm_attempt_t *const *attempts, uint32_t n, const tm_backend_t *backend,
+                          void *slot, tm_attempt_room_t *room);
 
 #endif

@@ -5,16 +5,30 @@
  *
  * Life: load once (main thread) → open once per slot (the slot's own thread) → run, many times
  * (same thread) → close → unload. `run` of different slots runs concurrently.
+ *
+ * Several small requests of one model may run together, if the back end has `run_batch`; see
+ * worker/slots.h for which ones.
  */
 #ifndef TM_WORKER_BACKEND_H
 #define TM_WORKER_BACKEND_H
 
 #include "wire/message.h"
 
+#define TM_BACKEND_BATCH_MAX 64u /* requests that run together */
+
 typedef struct {
     tm_columns_t columns; /* the answer; borrowed from the slot until its next run or close */
     tm_timings_t timings;
 } tm_backend_result_t;
+
+/* One request of a batch, and what became of it. */
+typedef struct {
+    const tm_columns_t *in;        /* borrowed, only read */
+    const volatile int *cancelled; /* as that of `run`; to stop for it is a matter of taste here */
+    tm_backend_result_t out;       /* zeroed by the caller */
+    tm_status_t status;            /* set for every item: the codes of `run` */
+    tm_error_t err;
+} tm_backend_item_t;
 
 typedef struct tm_backend {
     const char *name; /* "gnn", "mock" */
@@ -35,6 +49,16 @@ typedef struct tm_backend {
      * TM_E_MISSING_COLUMN end the request; TM_E_BACKEND and TM_E_NO_MEMORY send it elsewhere. */
     tm_status_t (*run)(void *slot, uint32_t model, const tm_columns_t *in,
                        const volatile int *cancelled, tm_backend_result_t *out, tm_error_t *err);
+
+    /* The following three may be left out: one request at a time then.
+     * n requests (1 … TM_BACKEND_BATCH_MAX) for models[model] together. Each gets the answer, and
+     * the status, that it would get alone: a bad one fails by itself. */
+    void (*run_batch)(void *slot, uint32_t model, tm_backend_item_t *items, uint32_t n);
+    /* How many requests should run together, where the operator does not say. */
+    uint32_t (*batch)(void *state);
+    /* Only requests with at most so many rows do. */
+    uint64_t batch_rows;
+
     void (*close)(void **slot);
     void (*unload)(void **state);
 } tm_backend_t;

@@ -2,6 +2,7 @@
 /* trackmill-worker: options, back end, slots, session. */
 #include <stdio.h>
 
+#include "worker/log.h"
 #include "worker/options.h"
 #include "worker/signals.h"
 
@@ -12,6 +13,14 @@ static void print_ready(const tm_link_identity_t *identity) {
     }
     printf(" slots=%u device=%s\n", identity->slots, identity->device);
     fflush(stdout);
+}
+
+static uint32_t batch_of(const tm_options_t *options, void *state) {
+    const tm_backend_t *backend = options->backend;
+    if (options->batch > 0 || backend->batch == NULL) {
+        return options->batch > 0 ? options->batch : 1;
+    }
+    return backend->batch(state);
 }
 
 static int serve(tm_options_t *options) {
@@ -31,9 +40,13 @@ static int serve(tm_options_t *options) {
     identity->models = models;
     identity->backend = backend->name;
     identity->device = backend->device(state);
-    if (tm_slots_new(backend, state, identity->slots, &slots, &error) != TM_OK) {
+    uint32_t batch = batch_of(options, state);
+    if (tm_slots_new(backend, state, identity->slots, batch, &slots, &error) != TM_OK) {
         fprintf(stderr, "trackmill-worker: %s\n", error.text);
         goto done;
+    }
+    if (batch > 1) {
+        tm_log(TM_LOG_INFO, "up to %u small events are computed together", batch);
     }
     print_ready(identity);
     code = tm_session_run(&options->session, slots);

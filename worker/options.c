@@ -29,6 +29,8 @@ const char tm_options_help[] =
     "                           fail_on, crash_on, hang_on (COLUMN), checksum=yes|no, name,\n"
     "                           version, hash\n"
     "  --slots N                events computed at once (default 1)\n"
+    "  --batch N                small events that wait are computed together, so many at most:\n"
+    "                           1 to 64 (default 16 on a GPU, else 1)\n"
     "  --threads N              threads of each slot (default: processors / slots)\n"
     "  --device DEVICE          gnn: cpu, cuda or cuda:N (default auto: a GPU where there is one)\n"
     "  --name NAME              for people, in logs and answers (default HOST:PID)\n"
@@ -136,6 +138,7 @@ enum {
     OPT_BACKEND,
     OPT_MODEL,
     OPT_SLOTS,
+    OPT_BATCH,
     OPT_THREADS,
     OPT_DEVICE,
     OPT_NAME,
@@ -152,6 +155,7 @@ static const struct option long_options[] = {
     {"backend", required_argument, NULL, OPT_BACKEND},
     {"model", required_argument, NULL, OPT_MODEL},
     {"slots", required_argument, NULL, OPT_SLOTS},
+    {"batch", required_argument, NULL, OPT_BATCH},
     {"threads", required_argument, NULL, OPT_THREADS},
     {"device", required_argument, NULL, OPT_DEVICE},
     {"name", required_argument, NULL, OPT_NAME},
@@ -176,7 +180,7 @@ static tm_status_t set_seconds(const char *option, const char *text, uint64_t le
 
 typedef struct {
     const char *backend;
-    uint64_t slots, threads;
+    uint64_t slots, batch, threads;
 } raw_t;
 
 static tm_status_t set_option(tm_options_t *options, raw_t *raw, int option, char *argument,
@@ -197,6 +201,8 @@ static tm_status_t set_option(tm_options_t *options, raw_t *raw, int option, cha
         return TM_OK;
     case OPT_SLOTS:
         return parse_number("slots", argument, 1, TM_SLOTS_MAX, &raw->slots, err);
+    case OPT_BATCH:
+        return parse_number("batch", argument, 1, TM_BACKEND_BATCH_MAX, &raw->batch, err);
     case OPT_THREADS:
         return parse_number("threads", argument, 1, THREADS_MAX, &raw->threads, err);
     case OPT_DEVICE:
@@ -255,6 +261,7 @@ tm_status_t tm_options_parse(int argc, char *argv[], tm_options_t *options, tm_e
     }
     options->session.identity.name = options->name;
     options->session.identity.slots = (uint32_t)raw.slots;
+    options->batch = (uint32_t)raw.batch;
     options->threads = raw.threads > 0 ? (int)raw.threads : threads_per_slot((uint32_t)raw.slots);
     return find_backend(raw.backend, &options->backend, err);
 }

@@ -21,6 +21,9 @@ typedef enum { RUNNING, DRAINING, LEAVING } phase_t;
 typedef struct {
     tm_link_t *link;
     uint32_t granted; /* credit that the broker has and has not used */
+    uint32_t extra;   /* attempts held for it beyond its share, while it sends small events */
+    bool sends_small; /* the last one was */
+    bool ended;       /* an attempt has, since credit was granted last */
     bool refusal_told;
 } broker_t;
 
@@ -93,6 +96,7 @@ static void on_ended(void *user, tm_attempt_t *attempt) {
             send_failed(s, attempt->link, &attempt->id, &attempt->error);
         }
     }
+    s->broker[attempt->link].ended = true;
     tm_attempt_destroy(&attempt);
     s->idle_since_ms = tm_clock_ms();
 }
@@ -103,7 +107,7 @@ static void on_registered(void *user, uint32_t index) {
     session_t *s = user;
     const tm_link_t *link = s->broker[index].link;
     s->registered = true;
-    s->broker[index].granted = 0;
+    s->broker[index].granted = s->broker[index].extra = 0;
     uint32_t old = tm_slots_cancel_old(s->slots, index, tm_link_epoch(link));
     if (old > 0) {
         tm_log(TM_LOG_INFO, "broker %s is a new run: cancelled %u attempts of the last one",
@@ -181,6 +185,9 @@ static void on_dispatch(void *user, uint32_t index, const tm_message_t *m, zmq_m
     attempt->session = tm_link_session(broker->link);
     attempt->model = model;
     attempt->deadline_ms = tm_clock_ms() + m->ttl_ms;
+    attempt->alone = m->attempt > 1;
+    broker->sends_small = tm_slots_small(s->slots, attempt);
+    broker->extra = broker->sends_small ? broker->extra : 0;
     tm_slots_submit(s->slots, attempt);
 }
 
@@ -207,6 +214,17 @@ static uint32_t on_running(void *user, uint32_t index) {
 
 /* ---- credit ---- */
 
+static void adapt_extra(const session_t *s, broker_t *broker) {
+    uint32_t slots = s->options->identity.slots;
+    uint32_t most = (slots + 1) * tm_slots_batch(s->slots);
+    most = (most < TM_CREDIT_MAX ? most : TM_CREDIT_MAX) - (slots + 1);
+    if (broker->granted == 0 && broker->sends_small) {
+        broker->extra = 2 * broker->extra + 1 < most ? 2 * broker->extra + 1 : most;
+    } else if (broker->granted > 0 && broker->extra > 0) {
+        broker->extra--;
+    }
+}
+
 /* Grants each broker what is missing to its share. A share that has shrunk takes effect as attempts
  * end, for credit cannot be taken back. */
 static void grant_credit(session_t *s) {
@@ -222,6 +240,11 @@ static void grant_credit(session_t *s) {
         }
         uint32_t share = total / n_ready + (rank++ < total % n_ready ? 1 : 0);
         share = share > 0 ? share : 1;
+        if (broker->ended) {
+            broker->ended = false;
+            adapt_extra(s, broker);
+        }
+        share += broker->granted == 0 ? broker->extra : 0;
         uint32_t held =
             broker->granted + tm_slots_waiting(s->slots, i) + tm_slots_running(s->slots, i);
         if (held < share) {

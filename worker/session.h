@@ -7,6 +7,13 @@
  * there when a slot gets free. This total is split among the brokers where the worker is registered
  * (at least 1 each), anew whenever one comes or goes.
  *
+ * Slots that run small events together (tm_slots_batch) want more, or there is never a batch to take;
+ * but large events must not pile up here while another worker is free, and credit cannot be taken
+ * back. So a broker gets more only while it uses all that it has and sends nothing but small events:
+ * each time an attempt ends and no credit is left unused, its extra doubles, up to a batch for each
+ * slot and one that waits; each time some is left, the extra falls by one; the first large event ends
+ * it. What can still come after that is the last grant, a batch or so.
+ *
  * A registration that is lost (silence, a new run of the broker) makes the broker give its attempts
  * to other workers: those that wait here are dropped; those that run go on, and their results are
  * sent if the same run of the broker has registered this worker again by then, for a late result

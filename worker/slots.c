@@ -15,21 +15,23 @@ typedef enum { SLOT_OPENING, SLOT_OPEN, SLOT_BROKEN } slot_state_t;
 typedef struct {
     tm_slots_t *owner;
     pthread_t thread;
-    bool has_thread; /* session's side only */
-    tm_attempt_t *running;
+    bool has_thread; /* session's side only, with the next three */
+    tm_attempt_t *running[TM_BACKEND_BATCH_MAX];
+    uint32_t n_running;
     uint64_t since_ms;
     /* under the mutex */
     pthread_cond_t wake;
     slot_state_t state;
     tm_error_t open_error;
-    tm_attempt_t *job;
+    tm_attempt_t *job[TM_BACKEND_BATCH_MAX];
+    uint32_t n_jobs;
     bool stop;
 } slot_t;
 
 struct tm_slots {
     const tm_backend_t *backend;
     void *backend_state;
-    uint32_t n;
+    uint32_t n, batch;
     slot_t *slot;
     int wake_fd;
 
@@ -43,11 +45,13 @@ struct tm_slots {
 
 /* ---- the slot's thread ---- */
 
-static void report_end(tm_slots_t *slots, tm_attempt_t *attempt) {
+static void report_end(tm_slots_t *slots, tm_attempt_t *const *attempts, uint32_t n) {
     pthread_mutex_lock(&slots->mutex);
-    attempt->next = NULL;
-    *slots->ended_end = attempt;
-    slots->ended_end = &attempt->next;
+    for (uint32_t i = 0; i < n; i++) {
+        attempts[i]->next = NULL;
+        *slots->ended_end = attempts[i];
+        slots->ended_end = &attempts[i]->next;
+    }
     pthread_mutex_unlock(&slots->mutex);
     uint64_t one = 1;
     /* cannot fail but by overflow, and then the descriptor is readable anyway */
@@ -60,7 +64,13 @@ static void *slot_main(void *argument) {
     tm_slots_t *slots = slot->owner;
     void *handle = NULL;
     tm_error_t error = {0};
+    tm_attempt_room_t *room = NULL;
+    tm_attempt_t *job[TM_BACKEND_BATCH_MAX];
     tm_status_t status = slots->backend->open(slots->backend_state, &handle, &error);
+    if (status == TM_OK && slots->batch > 1 && (room = tm_attempt_room_new(slots->batch)) == NULL) {
+        slots->backend->close(&handle);
+        status = tm_error_set(&error, TM_E_NO_MEMORY, "no memory for %u events", slots->batch);
+    }
 
     pthread_mutex_lock(&slots->mutex);
     slot->state = status == TM_OK ? SLOT_OPEN : SLOT_BROKEN;
@@ -68,23 +78,29 @@ static void *slot_main(void *argument) {
     slot->open_error.code = status;
     pthread_cond_signal(&slots->opened);
     while (status == TM_OK) {
-        while (slot->job == NULL && !slot->stop) {
+        while (slot->n_jobs == 0 && !slot->stop) {
             pthread_cond_wait(&slot->wake, &slots->mutex);
         }
-        tm_attempt_t *attempt = slot->job;
-        slot->job = NULL;
-        if (attempt == NULL) {
+        uint32_t n = slot->n_jobs;
+        memcpy(job, slot->job, n * sizeof job[0]);
+        slot->n_jobs = 0;
+        if (n == 0) {
             break;
         }
         pthread_mutex_unlock(&slots->mutex);
-        tm_attempt_run(attempt, slots->backend, handle);
-        report_end(slots, attempt);
+        if (n == 1) {
+            tm_attempt_run(job[0], slots->backend, handle);
+        } else {
+            tm_attempt_run_batch(job, n, slots->backend, handle, room);
+        }
+        report_end(slots, job, n);
         pthread_mutex_lock(&slots->mutex);
     }
     pthread_mutex_unlock(&slots->mutex);
     if (status == TM_OK) {
         slots->backend->close(&handle);
     }
+    tm_attempt_room_destroy(&room);
     return NULL;
 }
 
@@ -121,11 +137,15 @@ static tm_status_t start_threads(tm_slots_t *slots, tm_error_t *err) {
     return status;
 }
 
-tm_status_t tm_slots_new(const tm_backend_t *backend, void *state, uint32_t n, tm_slots_t **out,
-                         tm_error_t *err) {
+tm_status_t tm_slots_new(const tm_backend_t *backend, void *state, uint32_t n, uint32_t batch,
+                         tm_slots_t **out, tm_error_t *err) {
     *out = NULL;
     if (n < 1 || n > TM_SLOTS_MAX) {
         return tm_error_set(err, TM_E_ARGUMENT, "%u slots: 1 to %d are possible", n, TM_SLOTS_MAX);
+    }
+    if (batch < 1 || batch > TM_BACKEND_BATCH_MAX || (batch > 1 && backend->run_batch == NULL)) {
+        return tm_error_set(err, TM_E_ARGUMENT, "%u events together: %s takes 1 to %u", batch,
+                            backend->name, backend->run_batch ? TM_BACKEND_BATCH_MAX : 1);
     }
     tm_slots_t *slots = calloc(1, sizeof *slots);
     slot_t *slot = calloc(n, sizeof *slot);
@@ -144,6 +164,7 @@ tm_status_t tm_slots_new(const tm_backend_t *backend, void *state, uint32_t n, t
     slots->backend = backend;
     slots->backend_state = state;
     slots->n = n;
+    slots->batch = batch;
     slots->slot = slot;
     slots->wake_fd = fd;
     slots->waiting_end = &slots->waiting;
@@ -210,22 +231,34 @@ static bool matches(const tm_attempt_t *attempt, uint32_t link, const tm_id_t *i
            (id == NULL || (attempt->id.origin == id->origin && attempt->id.serial == id->serial));
 }
 
+uint32_t tm_slots_batch(const tm_slots_t *slots) {
+    return slots->batch;
+}
+
+bool tm_slots_small(const tm_slots_t *slots, const tm_attempt_t *attempt) {
+    return slots->batch > 1 && attempt->rows <= slots->backend->batch_rows;
+}
+
 void tm_slots_submit(tm_slots_t *slots, tm_attempt_t *attempt) {
     attempt->next = NULL;
     *slots->waiting_end = attempt;
     slots->waiting_end = &attempt->next;
 }
 
+static tm_attempt_t *unlink_waiting(tm_slots_t *slots, tm_attempt_t **at) {
+    tm_attempt_t *attempt = *at;
+    *at = attempt->next;
+    if (slots->waiting_end == &attempt->next) {
+        slots->waiting_end = at;
+    }
+    attempt->next = NULL;
+    return attempt;
+}
+
 tm_attempt_t *tm_slots_take(tm_slots_t *slots, uint32_t link, const tm_id_t *id) {
     for (tm_attempt_t **at = &slots->waiting; *at != NULL; at = &(*at)->next) {
-        tm_attempt_t *attempt = *at;
-        if (matches(attempt, link, id)) {
-            *at = attempt->next;
-            if (slots->waiting_end == &attempt->next) {
-                slots->waiting_end = at;
-            }
-            attempt->next = NULL;
-            return attempt;
+        if (matches(*at, link, id)) {
+            return unlink_waiting(slots, at);
         }
     }
     return NULL;
@@ -239,10 +272,12 @@ static void cancel(tm_attempt_t *attempt) {
 uint32_t tm_slots_cancel(tm_slots_t *slots, uint32_t link, const tm_id_t *id) {
     uint32_t count = 0;
     for (uint32_t i = 0; i < slots->n; i++) {
-        tm_attempt_t *attempt = slots->slot[i].running;
-        if (attempt != NULL && matches(attempt, link, id)) {
-            cancel(attempt);
-            count++;
+        slot_t *slot = &slots->slot[i];
+        for (uint32_t k = 0; k < slot->n_running; k++) {
+            if (matches(slot->running[k], link, id)) {
+                cancel(slot->running[k]);
+                count++;
+            }
         }
     }
     return count;
@@ -251,10 +286,13 @@ uint32_t tm_slots_cancel(tm_slots_t *slots, uint32_t link, const tm_id_t *id) {
 uint32_t tm_slots_cancel_old(tm_slots_t *slots, uint32_t link, uint64_t epoch) {
     uint32_t count = 0;
     for (uint32_t i = 0; i < slots->n; i++) {
-        tm_attempt_t *attempt = slots->slot[i].running;
-        if (attempt != NULL && attempt->link == link && attempt->id.origin != epoch) {
-            cancel(attempt);
-            count++;
+        slot_t *slot = &slots->slot[i];
+        for (uint32_t k = 0; k < slot->n_running; k++) {
+            tm_attempt_t *attempt = slot->running[k];
+            if (attempt->link == link && attempt->id.origin != epoch) {
+                cancel(attempt);
+                count++;
+            }
         }
     }
     return count;
@@ -271,8 +309,10 @@ uint32_t tm_slots_waiting(const tm_slots_t *slots, uint32_t link) {
 uint32_t tm_slots_running(const tm_slots_t *slots, uint32_t link) {
     uint32_t count = 0;
     for (uint32_t i = 0; i < slots->n; i++) {
-        const tm_attempt_t *attempt = slots->slot[i].running;
-        count += attempt != NULL && matches(attempt, link, NULL) ? 1 : 0;
+        const slot_t *slot = &slots->slot[i];
+        for (uint32_t k = 0; k < slot->n_running; k++) {
+            count += matches(slot->running[k], link, NULL) ? 1 : 0;
+        }
     }
     return count;
 }
@@ -281,8 +321,8 @@ const tm_attempt_t *tm_slots_oldest(const tm_slots_t *slots, uint64_t *since_ms)
     const tm_attempt_t *oldest = NULL;
     for (uint32_t i = 0; i < slots->n; i++) {
         const slot_t *slot = &slots->slot[i];
-        if (slot->running != NULL && (oldest == NULL || slot->since_ms < *since_ms)) {
-            oldest = slot->running;
+        if (slot->n_running > 0 && (oldest == NULL || slot->since_ms < *since_ms)) {
+            oldest = slot->running[0];
             *since_ms = slot->since_ms;
         }
     }
@@ -290,6 +330,20 @@ const tm_attempt_t *tm_slots_oldest(const tm_slots_t *slots, uint64_t *since_ms)
 }
 
 /* ---- pump ---- */
+
+static void forget_running(tm_slots_t *slots, const tm_attempt_t *attempt) {
+    for (uint32_t i = 0; i < slots->n; i++) {
+        slot_t *slot = &slots->slot[i];
+        for (uint32_t k = 0; k < slot->n_running; k++) {
+            if (slot->running[k] == attempt) {
+                slot->n_running--;
+                memmove(&slot->running[k], &slot->running[k + 1],
+                        (slot->n_running - k) * sizeof slot->running[0]);
+                return;
+            }
+        }
+    }
+}
 
 static void collect_ended(tm_slots_t *slots, const tm_slots_handler_t *handler) {
     uint64_t count;
@@ -304,43 +358,95 @@ static void collect_ended(tm_slots_t *slots, const tm_slots_handler_t *handler) 
         tm_attempt_t *attempt = list;
         list = attempt->next;
         attempt->next = NULL;
-        for (uint32_t i = 0; i < slots->n; i++) {
-            if (slots->slot[i].running == attempt) {
-                slots->slot[i].running = NULL;
-            }
-        }
+        forget_running(slots, attempt);
         handler->ended(handler->user, attempt);
     }
 }
 
-static slot_t *free_slot(tm_slots_t *slots) {
+static slot_t *free_slot(tm_slots_t *slots, uint32_t *n_free) {
+    slot_t *first = NULL;
+    *n_free = 0;
     for (uint32_t i = 0; i < slots->n; i++) {
-        if (slots->slot[i].running == NULL) {
-            return &slots->slot[i];
+        if (slots->slot[i].n_running == 0) {
+            first = first != NULL ? first : &slots->slot[i];
+            (*n_free)++;
         }
     }
-    return NULL;
+    return first;
+}
+
+static bool fits_batch(const tm_slots_t *slots, const tm_attempt_t *first,
+                       const tm_attempt_t *attempt) {
+    return attempt->model == first->model && !attempt->alone && tm_slots_small(slots, attempt);
+}
+
+/* The oldest waiting attempt, and with it the slot's share of those that can go with it. */
+static void fill(tm_slots_t *slots, slot_t *slot, uint32_t n_free) {
+    tm_attempt_t *first = tm_slots_take(slots, TM_ANY_LINK, NULL);
+    slot->running[slot->n_running++] = first;
+    if (!fits_batch(slots, first, first)) {
+        return;
+    }
+    uint32_t n = 1;
+    for (const tm_attempt_t *at = slots->waiting; at != NULL; at = at->next) {
+        n += fits_batch(slots, first, at) ? 1 : 0;
+    }
+    uint32_t share = (n + n_free - 1) / n_free;
+    share = share < slots->batch ? share : slots->batch;
+    for (tm_attempt_t **at = &slots->waiting; slot->n_running < share;) {
+        if (fits_batch(slots, first, *at)) {
+            slot->running[slot->n_running++] = unlink_waiting(slots, at);
+        } else {
+            at = &(*at)->next;
+        }
+    }
+}
+
+static void start(tm_slots_t *slots, slot_t *slot, uint64_t now_ms,
+                  const tm_slots_handler_t *handler) {
+    slot->since_ms = now_ms;
+    for (uint32_t k = 0; k < slot->n_running; k++) {
+        slot->running[k]->started = true;
+        handler->starting(handler->user, slot->running[k]);
+    }
+    pthread_mutex_lock(&slots->mutex);
+    assert(slot->n_jobs == 0);
+    slot->n_jobs = slot->n_running;
+    memcpy(slot->job, slot->running, slot->n_running * sizeof slot->job[0]);
+    pthread_cond_signal(&slot->wake);
+    pthread_mutex_unlock(&slots->mutex);
+}
+
+/* Ends all whose time has run out, so that none of them takes a place in a batch. */
+static void drop_late(tm_slots_t *slots, uint64_t now_ms, const tm_slots_handler_t *handler) {
+    tm_attempt_t *late = NULL, **late_end = &late;
+    for (tm_attempt_t **at = &slots->waiting; *at != NULL;) {
+        if (now_ms >= (*at)->deadline_ms) {
+            *late_end = unlink_waiting(slots, at);
+            late_end = &(*late_end)->next;
+        } else {
+            at = &(*at)->next;
+        }
+    }
+    while (late != NULL) {
+        tm_attempt_t *attempt = late;
+        late = attempt->next;
+        attempt->next = NULL;
+        tm_error_set(&attempt->error, TM_E_DEADLINE,
+                     "the request's time ran out before a slot was free");
+        handler->ended(handler->user, attempt);
+    }
 }
 
 void tm_slots_pump(tm_slots_t *slots, uint64_t now_ms, const tm_slots_handler_t *handler) {
     collect_ended(slots, handler);
-    slot_t *slot;
-    while (slots->waiting != NULL && (slot = free_slot(slots)) != NULL) {
-        tm_attempt_t *attempt = tm_slots_take(slots, TM_ANY_LINK, NULL);
-        if (now_ms >= attempt->deadline_ms) {
-            tm_error_set(&attempt->error, TM_E_DEADLINE,
-                         "the request's time ran out before a slot was free");
-            handler->ended(handler->user, attempt);
-            continue;
-        }
-        attempt->started = true;
-        slot->running = attempt;
-        slot->since_ms = now_ms;
-        handler->starting(handler->user, attempt);
-        pthread_mutex_lock(&slots->mutex);
-        assert(slot->job == NULL);
-        slot->job = attempt;
-        pthread_cond_signal(&slot->wake);
-        pthread_mutex_unlock(&slots->mutex);
+    uint32_t n_free;
+    slot_t *slot = free_slot(slots, &n_free);
+    if (slot != NULL) {
+        drop_late(slots, now_ms, handler);
+    }
+    for (; slots->waiting != NULL && slot != NULL; slot = free_slot(slots, &n_free)) {
+        fill(slots, slot, n_free);
+        start(slots, slot, now_ms, handler);
     }
 }

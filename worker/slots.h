@@ -6,6 +6,12 @@
  * that opens the back end, runs one attempt after the other, and touches nothing else. Attempts
  * travel between them under one mutex; the end of an attempt makes the descriptor of tm_slots_fd
  * readable, so that the session can sleep in zmq_poll.
+ *
+ * Batches: a slot that gets free takes the oldest waiting attempt, and with it up to batch − 1 others
+ * of the same model, oldest first, if all of them are small (tm_slots_small); free slots share what
+ * waits evenly, and none waits for more to come. The attempts of a batch start and end together; each
+ * has its own outcome. An attempt at a request that failed before (->alone) runs by itself: if it was
+ * one event that killed a worker, its neighbours must not be there when it kills the next.
  */
 #ifndef TM_WORKER_SLOTS_H
 #define TM_WORKER_SLOTS_H
@@ -17,14 +23,19 @@ typedef struct tm_slots tm_slots_t;
 #define TM_ANY_LINK UINT32_MAX
 
 /* Starts n threads (1 … TM_SLOTS_MAX) and waits until the back end is open in each. On failure of
- * one, all are stopped and its error is returned. backend and state are borrowed. */
-tm_status_t tm_slots_new(const tm_backend_t *backend, void *state, uint32_t n, tm_slots_t **out,
-                         tm_error_t *err);
+ * one, all are stopped and its error is returned. backend and state are borrowed. batch: attempts
+ * that run together at most, 1 … TM_BACKEND_BATCH_MAX; more than 1 needs the back end's run_batch. */
+tm_status_t tm_slots_new(const tm_backend_t *backend, void *state, uint32_t n, uint32_t batch,
+                         tm_slots_t **out, tm_error_t *err);
 /* Drops what waits, cancels what runs, and waits for the threads: for ever if one hangs. */
 void tm_slots_destroy(tm_slots_t **p);
 
 /* Readable when an attempt has ended; tm_slots_pump empties it. */
 int tm_slots_fd(const tm_slots_t *slots);
+
+uint32_t tm_slots_batch(const tm_slots_t *slots);
+/* Whether the attempt's event is one of those that may run together; never if batch is 1. */
+bool tm_slots_small(const tm_slots_t *slots, const tm_attempt_t *attempt);
 
 /* Puts an attempt (taken) at the end of the queue. It starts at a later tm_slots_pump. */
 void tm_slots_submit(tm_slots_t *slots, tm_attempt_t *attempt);

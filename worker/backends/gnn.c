@@ -9,6 +9,9 @@
 #include "worker/backend.h"
 
 #define DEVICE_MAX_BYTES 64
+#define GPU_BATCH 16u /* events that fill a GPU while the first of them does not wait long */
+
+_Static_assert(TM_BACKEND_BATCH_MAX <= TM_ENGINE_BATCH_MAX, "the engine takes every batch");
 
 typedef struct {
     tm_model_t *model[TM_MODELS_MAX];
@@ -20,7 +23,9 @@ typedef struct {
 typedef struct {
     const gnn_t *gnn;
     tm_engine_t *engine[TM_MODELS_MAX];
-    tm_tracks_t tracks;
+    tm_tracks_t tracks[TM_BACKEND_BATCH_MAX]; /* of the last run */
+    uint32_t n_tracks;                        /* how many of them may hold something */
+    tm_engine_item_t item[TM_BACKEND_BATCH_MAX];
 } gnn_slot_t;
 
 static void gnn_unload(void **state) {
@@ -96,12 +101,23 @@ static const char *gnn_device(void *state) {
     return gnn->device;
 }
 
+static uint32_t gnn_batch(void *state) {
+    const gnn_t *gnn = state;
+    return strncmp(gnn->device, "cuda", strlen("cuda")) == 0 ? GPU_BATCH : 1;
+}
+
+static void clear_tracks(gnn_slot_t *slot) {
+    while (slot->n_tracks > 0) {
+        tm_tracks_clear(&slot->tracks[--slot->n_tracks]);
+    }
+}
+
 static void gnn_close(void **handle) {
     gnn_slot_t *slot = *handle;
     for (uint32_t i = 0; i < TM_MODELS_MAX; i++) {
         tm_engine_destroy(&slot->engine[i]);
     }
-    tm_tracks_clear(&slot->tracks);
+    clear_tracks(slot);
     free(slot);
     *handle = NULL;
 }
@@ -116,26 +132,63 @@ static tm_status_t gnn_open(void *state, void **handle, tm_error_t *err) {
     return TM_OK;
 }
 
+static tm_status_t ensure_engine(gnn_slot_t *slot, uint32_t model, tm_error_t *err) {
+    if (slot->engine[model] != NULL) {
+        return TM_OK;
+    }
+    return tm_engine_new(slot->gnn->model[model], &slot->gnn->options, &slot->engine[model], err);
+}
+
 static tm_status_t gnn_run(void *handle, uint32_t model, const tm_columns_t *in,
                            const volatile int *cancelled, tm_backend_result_t *out,
                            tm_error_t *err) {
     gnn_slot_t *slot = handle;
-    tm_status_t status = TM_OK;
-    if (slot->engine[model] == NULL) {
-        status =
-            tm_engine_new(slot->gnn->model[model], &slot->gnn->options, &slot->engine[model], err);
-    }
+    tm_status_t status = ensure_engine(slot, model, err);
     if (status == TM_OK) {
-        tm_tracks_clear(&slot->tracks);
+        clear_tracks(slot);
+        slot->n_tracks = 1;
         out->timings.count = 0;
-        status = tm_engine_find(slot->engine[model], in, cancelled, &slot->tracks, &out->timings,
+        status = tm_engine_find(slot->engine[model], in, cancelled, &slot->tracks[0], &out->timings,
                                 NULL, err);
     }
     if (status == TM_OK) {
         out->columns.count = 0;
-        status = tm_tracks_to_columns(&slot->tracks, &out->columns, err);
+        status = tm_tracks_to_columns(&slot->tracks[0], &out->columns, err);
     }
     return status;
+}
+
+/* Events that the engine would refuse stay out: one of them would make it take all one by one. */
+static void gnn_run_batch(void *handle, uint32_t model, tm_backend_item_t *items, uint32_t n) {
+    gnn_slot_t *slot = handle;
+    tm_backend_item_t *of_engine_item[TM_BACKEND_BATCH_MAX];
+    uint32_t n_good = 0;
+    clear_tracks(slot);
+    for (uint32_t i = 0; i < n; i++) {
+        tm_backend_item_t *item = &items[i];
+        uint32_t n_points;
+        item->status = ensure_engine(slot, model, &item->err);
+        if (item->status == TM_OK) {
+            item->status = tm_event_check(item->in, &n_points, &item->err);
+        }
+        if (item->status == TM_OK) {
+            slot->item[n_good] = (tm_engine_item_t){
+                .event = item->in, .tracks = &slot->tracks[n_good], .timings = &item->out.timings};
+            of_engine_item[n_good++] = item;
+        }
+    }
+    if (n_good > 0) {
+        slot->n_tracks = n_good;
+        tm_engine_find_batch(slot->engine[model], slot->item, n_good);
+    }
+    for (uint32_t i = 0; i < n_good; i++) {
+        tm_backend_item_t *item = of_engine_item[i];
+        item->status = slot->item[i].status;
+        item->err = slot->item[i].err;
+        if (item->status == TM_OK) {
+            item->status = tm_tracks_to_columns(&slot->tracks[i], &item->out.columns, &item->err);
+        }
+    }
 }
 
 const tm_backend_t tm_backend_gnn = {
@@ -144,6 +197,9 @@ const tm_backend_t tm_backend_gnn = {
     .device = gnn_device,
     .open = gnn_open,
     .run = gnn_run,
+    .run_batch = gnn_run_batch,
+    .batch = gnn_batch,
+    .batch_rows = TM_ENGINE_SMALL_POINTS,
     .close = gnn_close,
     .unload = gnn_unload,
 };

@@ -14,6 +14,7 @@
 #include "worker/clock.h"
 
 #define TIME_MAX_MS 86400000u
+#define BATCH_ROWS 8192u      /* larger events run alone, as those of the engine */
 #define NAP_MS 2u             /* how often a pretended computation looks at `cancelled` */
 #define SETTING_MAX_BYTES 256 /* one --model argument */
 
@@ -32,7 +33,7 @@ typedef struct {
 typedef struct {
     const mock_t *mock;
     uint64_t random;
-    tm_tracks_t tracks;
+    tm_tracks_t tracks[TM_BACKEND_BATCH_MAX]; /* the first: of what ran alone, too */
     uint8_t *padding;
 } mock_slot_t;
 
@@ -248,7 +249,8 @@ static bool has_column(const tm_columns_t *event, const char *name) {
     return name[0] != '\0' && tm_columns_find(event, name) != NULL;
 }
 
-static tm_status_t make_tracks(mock_slot_t *slot, const tm_columns_t *event, tm_error_t *err) {
+static tm_status_t make_tracks(const mock_slot_t *slot, const tm_columns_t *event,
+                               tm_tracks_t *tracks, tm_error_t *err) {
     uint64_t n = event->count > 0 ? event->column[0].n : 0;
     if (n > TM_POINTS_MAX) {
         return tm_error_set(err, TM_E_BAD_EVENT, "%" PRIu64 " points: the limit is %u", n,
@@ -257,35 +259,32 @@ static tm_status_t make_tracks(mock_slot_t *slot, const tm_columns_t *event, tm_
     uint32_t n_points = (uint32_t)n;
     uint32_t n_tracks = (n_points + TM_MOCK_TRACK_POINTS - 1) / TM_MOCK_TRACK_POINTS;
     float score = slot->mock->checksum ? tm_mock_score(tm_mock_checksum(event)) : 0;
-    tm_tracks_clear(&slot->tracks);
-    tm_status_t status = tm_tracks_alloc(&slot->tracks, n_points, n_tracks, n_points, err);
+    tm_tracks_clear(tracks);
+    tm_status_t status = tm_tracks_alloc(tracks, n_points, n_tracks, n_points, err);
     if (status != TM_OK) {
         return status;
     }
     for (uint32_t t = 0; t < n_tracks; t++) {
-        slot->tracks.offsets[t] = t * TM_MOCK_TRACK_POINTS;
-        slot->tracks.scores[t] = score;
+        tracks->offsets[t] = t * TM_MOCK_TRACK_POINTS;
+        tracks->scores[t] = score;
     }
-    slot->tracks.offsets[n_tracks] = n_points;
+    tracks->offsets[n_tracks] = n_points;
     for (uint32_t i = 0; i < n_points; i++) {
-        slot->tracks.indices[i] = i;
+        tracks->indices[i] = i;
     }
     return TM_OK;
 }
 
-static tm_status_t mock_run(void *handle, uint32_t model, const tm_columns_t *in,
-                            const volatile int *cancelled, tm_backend_result_t *out,
-                            tm_error_t *err) {
-    (void)model;
-    mock_slot_t *slot = handle;
+static uint64_t choose_time_us(mock_slot_t *slot) {
     const mock_t *mock = slot->mock;
-    uint64_t begin_us = tm_clock_us();
     uint64_t span_us = (mock->time_max_ms - mock->time_min_ms) * 1000u;
-    uint64_t time_us = mock->time_min_ms * 1000u + next_random(&slot->random) % (span_us + 1);
+    return mock->time_min_ms * 1000u + next_random(&slot->random) % (span_us + 1);
+}
 
-    if (pass_time(time_us / 2, cancelled)) {
-        return tm_error_set(err, TM_E_CANCELLED, "cancelled");
-    }
+/* Crashes, hangs or fails where the settings say so; else makes the tracks. */
+static tm_status_t compute(mock_slot_t *slot, const tm_columns_t *in, tm_tracks_t *tracks,
+                           tm_error_t *err) {
+    const mock_t *mock = slot->mock;
     if (has_column(in, mock->crash_on) || by_chance(slot, mock->crash_rate)) {
         kill(getpid(), SIGKILL);
     }
@@ -297,7 +296,34 @@ static tm_status_t mock_run(void *handle, uint32_t model, const tm_columns_t *in
     if (has_column(in, mock->fail_on) || by_chance(slot, mock->fail_rate)) {
         return tm_error_set(err, TM_E_BACKEND, "mock failure, as it was set to");
     }
-    tm_status_t status = make_tracks(slot, in, err);
+    return make_tracks(slot, in, tracks, err);
+}
+
+static tm_status_t fill_result(const mock_slot_t *slot, const tm_tracks_t *tracks,
+                               uint64_t begin_us, tm_backend_result_t *out, tm_error_t *err) {
+    uint64_t padding = slot->mock->bytes;
+    out->columns.count = 0;
+    tm_status_t status = tm_tracks_to_columns(tracks, &out->columns, err);
+    if (status == TM_OK && padding > 0) {
+        status = tm_columns_add(&out->columns, "padding", TM_U8, padding, slot->padding, err);
+    }
+    out->timings.count = 0;
+    tm_timings_add(&out->timings, "mock", tm_clock_us() - begin_us);
+    return status;
+}
+
+static tm_status_t mock_run(void *handle, uint32_t model, const tm_columns_t *in,
+                            const volatile int *cancelled, tm_backend_result_t *out,
+                            tm_error_t *err) {
+    (void)model;
+    mock_slot_t *slot = handle;
+    uint64_t begin_us = tm_clock_us();
+    uint64_t time_us = choose_time_us(slot);
+
+    if (pass_time(time_us / 2, cancelled)) {
+        return tm_error_set(err, TM_E_CANCELLED, "cancelled");
+    }
+    tm_status_t status = compute(slot, in, &slot->tracks[0], err);
     if (status != TM_OK) {
         return status;
     }
@@ -305,19 +331,38 @@ static tm_status_t mock_run(void *handle, uint32_t model, const tm_columns_t *in
     if (spent_us < time_us && pass_time(time_us - spent_us, cancelled)) {
         return tm_error_set(err, TM_E_CANCELLED, "cancelled");
     }
-    out->columns.count = 0;
-    status = tm_tracks_to_columns(&slot->tracks, &out->columns, err);
-    if (status == TM_OK && mock->bytes > 0) {
-        status = tm_columns_add(&out->columns, "padding", TM_U8, mock->bytes, slot->padding, err);
+    return fill_result(slot, &slot->tracks[0], begin_us, out, err);
+}
+
+/* Takes the time of one, as a GPU would, and like that is not stopped half way. */
+static void mock_run_batch(void *handle, uint32_t model, tm_backend_item_t *items, uint32_t n) {
+    (void)model;
+    static const volatile int never = 0;
+    mock_slot_t *slot = handle;
+    uint64_t begin_us = tm_clock_us();
+    uint64_t time_us = choose_time_us(slot);
+
+    pass_time(time_us / 2, &never);
+    for (uint32_t i = 0; i < n; i++) {
+        items[i].status = compute(slot, items[i].in, &slot->tracks[i], &items[i].err);
     }
-    out->timings.count = 0;
-    tm_timings_add(&out->timings, "mock", tm_clock_us() - begin_us);
-    return status;
+    uint64_t spent_us = tm_clock_us() - begin_us;
+    if (spent_us < time_us) {
+        pass_time(time_us - spent_us, &never);
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        tm_backend_item_t *item = &items[i];
+        if (item->status == TM_OK) {
+            item->status = fill_result(slot, &slot->tracks[i], begin_us, &item->out, &item->err);
+        }
+    }
 }
 
 static void mock_close(void **handle) {
     mock_slot_t *slot = *handle;
-    tm_tracks_clear(&slot->tracks);
+    for (uint32_t i = 0; i < TM_BACKEND_BATCH_MAX; i++) {
+        tm_tracks_clear(&slot->tracks[i]);
+    }
     free(slot->padding);
     free(slot);
     *handle = NULL;
@@ -334,6 +379,8 @@ const tm_backend_t tm_backend_mock = {
     .device = mock_device,
     .open = mock_open,
     .run = mock_run,
+    .run_batch = mock_run_batch,
+    .batch_rows = BATCH_ROWS,
     .close = mock_close,
     .unload = mock_unload,
 };

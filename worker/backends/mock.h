@@ -16,6 +16,9 @@
  *   name=S version=S   of the model it pretends to be, default mock, 1
  *   hash=N             seed of the pretended weights hash, default 0
  *
+ * With --batch, events of at most 8192 rows run together; a batch takes the time of one event, and
+ * each event in it fails, crashes or hangs as it would alone.
+ *
  * The answer is a valid set of track candidates that tells which event it belongs to: the points in
  * runs of TM_MOCK_TRACK_POINTS, each candidate with the score tm_mock_score(checksum).
  */

@@ -173,6 +173,53 @@ static void test_bad_files(void **unused) {
     assert_null(state);
 }
 
+/* Good and bad events together: each gets what it would get alone. */
+static void test_batch(void **unused) {
+    (void)unused;
+    tm_model_id_t models[TM_MODELS_MAX];
+    void *state = load(1, models);
+    void *slot;
+    tm_error_t err;
+    const int cancelled = 0;
+    enum { N = 4 };
+    static tm_backend_item_t items[N];
+    tm_tracks_t wanted[N] = {0};
+    tm_columns_t none = {0};
+    const tm_columns_t *in[N] = {&event.columns, &none, &other_event.columns, &event.columns};
+    assert_int_equal(tm_backend_gnn.batch(state), 1); /* on a processor */
+    assert_int_equal(tm_backend_gnn.open(state, &slot, &err), TM_OK);
+    uint32_t n_tracks = 0;
+    for (int round = 0; round < 2; round++) {
+        memset(items, 0, sizeof items);
+        for (int i = 0; i < N; i++) {
+            items[i].in = in[i];
+            items[i].cancelled = &cancelled;
+        }
+        tm_backend_gnn.run_batch(slot, 0, items, N);
+        for (int i = 0; i < N; i++) {
+            if (in[i] == &none) {
+                assert_int_equal(items[i].status, TM_E_MISSING_COLUMN);
+                assert_true(items[i].err.text[0] != '\0');
+                continue;
+            }
+            assert_int_equal(items[i].status, TM_OK);
+            find_directly(0, in[i], &wanted[i]);
+            assert_answer(&items[i].out, &wanted[i]);
+            assert_true(items[i].out.timings.count > 0);
+            n_tracks += wanted[i].n_tracks;
+            tm_tracks_clear(&wanted[i]);
+        }
+    }
+    assert_true(n_tracks > 0);
+    memset(items, 0, sizeof items);
+    items[0].in = &none; /* none is left to run */
+    items[0].cancelled = &cancelled;
+    tm_backend_gnn.run_batch(slot, 0, items, 1);
+    assert_int_equal(items[0].status, TM_E_MISSING_COLUMN);
+    tm_backend_gnn.close(&slot);
+    tm_backend_gnn.unload(&state);
+}
+
 typedef struct {
     void *state;
     const tm_columns_t *columns;
@@ -227,10 +274,9 @@ static void test_two_slots(void **unused) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_models),
-        cmocka_unit_test(test_bad_events),
-        cmocka_unit_test(test_bad_files),
-        cmocka_unit_test(test_two_slots),
+        cmocka_unit_test(test_models),    cmocka_unit_test(test_bad_events),
+        cmocka_unit_test(test_bad_files), cmocka_unit_test(test_two_slots),
+        cmocka_unit_test(test_batch),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -133,6 +133,44 @@ static void test_failures(void **unused) {
     tm_backend_mock.unload(&state);
 }
 
+static void test_batch(void **unused) {
+    (void)unused;
+    enum { N = 3 };
+    void *state, *slot;
+    tm_model_id_t model;
+    tm_error_t err;
+    const int cancelled = 0;
+    tm_columns_t event[N];
+    float x[N][N_POINTS];
+    static tm_backend_item_t items[N];
+    assert_int_equal(load("time_ms=20,fail_on=w", NULL, &state, &model, &err), TM_OK);
+    assert_int_equal(tm_backend_mock.open(state, &slot, &err), TM_OK);
+    memset(items, 0, sizeof items);
+    for (int i = 0; i < N; i++) {
+        make_event(&event[i], x[i], (float)i);
+        items[i].in = &event[i];
+        items[i].cancelled = &cancelled;
+    }
+    assert_int_equal(tm_columns_add(&event[1], "w", TM_F32, N_POINTS, x[1], &err), TM_OK);
+    tm_backend_mock.run_batch(slot, 0, items, N);
+    for (int i = 0; i < N; i++) {
+        assert_int_equal(items[i].status, i == 1 ? TM_E_BACKEND : TM_OK);
+        if (i == 1) {
+            assert_string_equal(items[i].err.text, "mock failure, as it was set to");
+            continue;
+        }
+        tm_tracks_t tracks;
+        assert_int_equal(tm_tracks_from_columns(&items[i].out.columns, N_POINTS, &tracks, &err),
+                         TM_OK);
+        assert_true(tracks.scores[0] == tm_mock_score(tm_mock_checksum(&event[i])));
+        assert_int_equal(items[i].out.timings.count, 1);
+        assert_true(items[i].out.timings.stage[0].us >= 20000);
+        tm_tracks_clear(&tracks);
+    }
+    tm_backend_mock.close(&slot);
+    tm_backend_mock.unload(&state);
+}
+
 static void test_time(void **unused) {
     (void)unused;
     void *state, *slot;
@@ -156,7 +194,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_settings), cmocka_unit_test(test_identity),
         cmocka_unit_test(test_answer),   cmocka_unit_test(test_failures),
-        cmocka_unit_test(test_time),
+        cmocka_unit_test(test_time),     cmocka_unit_test(test_batch),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

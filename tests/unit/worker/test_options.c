@@ -37,6 +37,7 @@ static void test_defaults(void **unused) {
     assert_int_equal(options.session.n_brokers, 1);
     assert_string_equal(options.session.broker[0], TM_DEFAULT_WORKER_ENDPOINT);
     assert_int_equal(options.session.identity.slots, 1);
+    assert_int_equal(options.batch, 0); /* the back end chooses */
     assert_int_equal(options.session.attempt_timeout_ms, TM_ATTEMPT_TIMEOUT_MS);
     assert_int_equal(options.session.connect_timeout_ms, 0);
     assert_int_equal(options.session.exit_when_idle_ms, 0);
@@ -49,12 +50,12 @@ static void test_all(void **unused) {
     (void)unused;
     static tm_options_t options;
     tm_error_t err;
-    assert_int_equal(
-        parse("--broker tcp://a:1,tcp://b:2 --backend mock --broker tcp://c:3 "
-              "--model time_ms=1 --model bytes=2 --slots 3 --threads 5 --device cuda:1 --name w "
-              "--attempt-timeout 7 --connect-timeout 8 --exit-when-idle 9",
-              &options, &err),
-        TM_OK);
+    assert_int_equal(parse("--broker tcp://a:1,tcp://b:2 --backend mock --broker tcp://c:3 "
+                           "--model time_ms=1 --model bytes=2 --slots 3 --batch 7 --threads 5 "
+                           "--device cuda:1 --name w "
+                           "--attempt-timeout 7 --connect-timeout 8 --exit-when-idle 9",
+                           &options, &err),
+                     TM_OK);
     assert_int_equal(options.session.n_brokers, 3);
     assert_string_equal(options.session.broker[0], "tcp://a:1");
     assert_string_equal(options.session.broker[1], "tcp://b:2");
@@ -63,6 +64,7 @@ static void test_all(void **unused) {
     assert_int_equal(options.n_models, 2);
     assert_string_equal(options.model[1], "bytes=2");
     assert_int_equal(options.session.identity.slots, 3);
+    assert_int_equal(options.batch, 7);
     assert_int_equal(options.threads, 5);
     assert_string_equal(options.device, "cuda:1");
     assert_string_equal(options.session.identity.name, "w");
@@ -79,6 +81,8 @@ static void test_bad(void **unused) {
         "--slots 2x",
         "--slots -1",
         "--threads 0",
+        "--batch 0",
+        "--batch 65",
         "--attempt-timeout 0",
         "--attempt-timeout 99999999999999999999",
         "--broker ,",

@@ -14,14 +14,18 @@
 #include "worker/slots.h"
 
 #define PATIENCE_MS 20000u
-#define RECORDS_MAX 64
+#define RECORDS_MAX 128
+#define SMALL_ROWS 4 /* what the back end runs together */
 
 /* ---- the back end ---- */
 
 typedef struct {
     pthread_mutex_t mutex;
     pthread_cond_t moved;
-    uint32_t passes; /* runs that may return */
+    uint32_t passes; /* runs that may return; a batch is one */
+    uint32_t runs;
+    uint32_t size[RECORDS_MAX]; /* events in each run, in the order in which they began */
+    float bad;                  /* an event of this number fails in a batch */
     uint32_t opened, closed;
     bool fail_open;
     tm_status_t outcome;
@@ -37,13 +41,11 @@ static tm_status_t gate_open(void *state, void **slot, tm_error_t *err) {
     return fail ? tm_error_set(err, TM_E_NO_MEMORY, "gate does not open") : TM_OK;
 }
 
-static tm_status_t gate_run(void *slot, uint32_t model, const tm_columns_t *in,
-                            const volatile int *cancelled, tm_backend_result_t *out,
-                            tm_error_t *err) {
-    (void)model;
-    gate_t *gate = slot;
+/* Waits for a pass, or until it is cancelled. */
+static tm_status_t go_through(gate_t *gate, uint32_t size, const volatile int *cancelled) {
     tm_status_t status;
     pthread_mutex_lock(&gate->mutex);
+    gate->size[gate->runs++ % RECORDS_MAX] = size;
     while (gate->passes == 0 && __atomic_load_n(cancelled, __ATOMIC_RELAXED) == 0) {
         struct timespec soon;
         clock_gettime(CLOCK_REALTIME, &soon);
@@ -61,11 +63,36 @@ static tm_status_t gate_run(void *slot, uint32_t model, const tm_columns_t *in,
         status = TM_E_CANCELLED;
     }
     pthread_mutex_unlock(&gate->mutex);
+    return status;
+}
+
+static tm_status_t gate_run(void *slot, uint32_t model, const tm_columns_t *in,
+                            const volatile int *cancelled, tm_backend_result_t *out,
+                            tm_error_t *err) {
+    (void)model;
+    tm_status_t status = go_through(slot, 1, cancelled);
     if (status != TM_OK) {
         return tm_error_set(err, status, "as told");
     }
     out->columns = *in; /* echo */
     return TM_OK;
+}
+
+static void gate_run_batch(void *slot, uint32_t model, tm_backend_item_t *items, uint32_t n) {
+    (void)model;
+    gate_t *gate = slot;
+    static const volatile int never = 0;
+    go_through(gate, n, &never);
+    for (uint32_t i = 0; i < n; i++) {
+        tm_backend_item_t *item = &items[i];
+        if (*(const float *)item->in->column[0].data == gate->bad) {
+            item->status = tm_error_set(&item->err, TM_E_BAD_EVENT, "as told");
+        } else {
+            item->status = TM_OK;
+            item->out.columns = *item->in;
+            tm_timings_add(&item->out.timings, "gate", i + 1);
+        }
+    }
 }
 
 static void gate_close(void **slot) {
@@ -80,6 +107,8 @@ static const tm_backend_t gate_backend = {
     .name = "gate",
     .open = gate_open,
     .run = gate_run,
+    .run_batch = gate_run_batch,
+    .batch_rows = SMALL_ROWS,
     .close = gate_close,
 };
 
@@ -105,6 +134,8 @@ typedef struct {
         tm_status_t code;
         bool started, revoked;
         float echo;
+        uint32_t n_times;
+        tm_error_t error;
     } ended[RECORDS_MAX];
     int n_started, n_ended;
 } record_t;
@@ -122,7 +153,13 @@ static void on_ended(void *user, tm_attempt_t *attempt) {
     record->ended[i].started = attempt->started;
     record->ended[i].revoked = attempt->revoked;
     if (attempt->error.code == TM_OK) {
+        tm_timings_t times;
+        tm_error_t err;
         memcpy(&record->ended[i].echo, zmq_msg_data(&attempt->answer), sizeof(float));
+        assert_int_equal(tm_times_decode(attempt->times, &times, &err), TM_OK);
+        record->ended[i].n_times = times.count;
+    } else {
+        record->ended[i].error = attempt->error;
     }
     tm_attempt_destroy(&attempt);
 }
@@ -139,16 +176,16 @@ static void pump_until(tm_slots_t *slots, record_t *record, int n_ended) {
     }
 }
 
-/* An attempt whose event is one number, its serial. offset: puts the payload at an odd address. */
-static tm_attempt_t *make_attempt(uint32_t link, uint64_t serial) {
-    float x = (float)serial;
+/* An attempt whose event is so many numbers, the first of them its serial. */
+static tm_attempt_t *make_attempt_of(uint64_t rows, uint32_t link, uint64_t serial) {
+    float x[2 * SMALL_ROWS] = {(float)serial};
     tm_columns_t event = {0};
     tm_error_t err;
     tm_slice_t field;
     uint8_t bytes[TM_COLUMNS_FIELD_MAX];
     zmq_msg_t payload;
     tm_attempt_t *attempt;
-    assert_int_equal(tm_columns_add(&event, "x", TM_F32, 1, &x, &err), TM_OK);
+    assert_int_equal(tm_columns_add(&event, "x", TM_F32, rows, x, &err), TM_OK);
     assert_int_equal(zmq_msg_init_size(&payload, tm_payload_bytes(&event)), 0);
     assert_int_equal(tm_payload_encode(&event, zmq_msg_data(&payload), bytes, &field, &err), TM_OK);
     assert_int_equal(tm_attempt_new(field, &payload, &attempt, &err), TM_OK);
@@ -158,14 +195,19 @@ static tm_attempt_t *make_attempt(uint32_t link, uint64_t serial) {
     return attempt;
 }
 
+static tm_attempt_t *make_attempt(uint32_t link, uint64_t serial) {
+    return make_attempt_of(1, link, serial);
+}
+
 static void test_order(void **unused) {
     (void)unused;
     gate_t gate;
     gate_init(&gate);
     tm_slots_t *slots;
     tm_error_t err;
-    record_t record = {0};
-    assert_int_equal(tm_slots_new(&gate_backend, &gate, 2, &slots, &err), TM_OK);
+    static record_t record;
+    memset(&record, 0, sizeof record);
+    assert_int_equal(tm_slots_new(&gate_backend, &gate, 2, 1, &slots, &err), TM_OK);
     for (uint64_t i = 1; i <= 5; i++) {
         tm_slots_submit(slots, make_attempt(0, i));
     }
@@ -196,8 +238,9 @@ static void test_take_and_cancel(void **unused) {
     gate_init(&gate);
     tm_slots_t *slots;
     tm_error_t err;
-    record_t record = {0};
-    assert_int_equal(tm_slots_new(&gate_backend, &gate, 1, &slots, &err), TM_OK);
+    static record_t record;
+    memset(&record, 0, sizeof record);
+    assert_int_equal(tm_slots_new(&gate_backend, &gate, 1, 1, &slots, &err), TM_OK);
     tm_slots_submit(slots, make_attempt(0, 1));
     pump_until(slots, &record, 0);
     tm_slots_submit(slots, make_attempt(1, 2));
@@ -230,8 +273,9 @@ static void test_deadline(void **unused) {
     gate_init(&gate);
     tm_slots_t *slots;
     tm_error_t err;
-    record_t record = {0};
-    assert_int_equal(tm_slots_new(&gate_backend, &gate, 1, &slots, &err), TM_OK);
+    static record_t record;
+    memset(&record, 0, sizeof record);
+    assert_int_equal(tm_slots_new(&gate_backend, &gate, 1, 1, &slots, &err), TM_OK);
     tm_attempt_t *late = make_attempt(0, 1);
     late->deadline_ms = tm_clock_ms();
     tm_slots_submit(slots, late);
@@ -253,8 +297,9 @@ static void test_errors(void **unused) {
     gate_init(&gate);
     tm_slots_t *slots;
     tm_error_t err;
-    record_t record = {0};
-    assert_int_equal(tm_slots_new(&gate_backend, &gate, 1, &slots, &err), TM_OK);
+    static record_t record;
+    memset(&record, 0, sizeof record);
+    assert_int_equal(tm_slots_new(&gate_backend, &gate, 1, 1, &slots, &err), TM_OK);
     tm_attempt_t *cut = make_attempt(0, 1);
     zmq_msg_close(&cut->payload);
     zmq_msg_init_size(&cut->payload, 3);
@@ -276,8 +321,9 @@ static void test_unaligned(void **unused) {
     gate_init(&gate);
     tm_slots_t *slots;
     tm_error_t err;
-    record_t record = {0};
-    assert_int_equal(tm_slots_new(&gate_backend, &gate, 1, &slots, &err), TM_OK);
+    static record_t record;
+    memset(&record, 0, sizeof record);
+    assert_int_equal(tm_slots_new(&gate_backend, &gate, 1, 1, &slots, &err), TM_OK);
     for (size_t shift = 1; shift < 8; shift++) {
         static _Alignas(8) uint8_t room[7][16 + 8];
         tm_attempt_t *attempt = make_attempt(0, shift);
@@ -305,14 +351,21 @@ static void test_open_fails(void **unused) {
     gate.fail_open = true;
     tm_slots_t *slots;
     tm_error_t err = {0};
-    assert_int_equal(tm_slots_new(&gate_backend, &gate, 3, &slots, &err), TM_E_NO_MEMORY);
+    assert_int_equal(tm_slots_new(&gate_backend, &gate, 3, 1, &slots, &err), TM_E_NO_MEMORY);
     assert_non_null(strstr(err.text, "gate does not open"));
     assert_null(slots);
     assert_int_equal(gate.opened, 3);
     assert_int_equal(gate.closed, 2);
-    assert_int_equal(tm_slots_new(&gate_backend, &gate, 0, &slots, &err), TM_E_ARGUMENT);
-    assert_int_equal(tm_slots_new(&gate_backend, &gate, TM_SLOTS_MAX + 1, &slots, &err),
+    assert_int_equal(tm_slots_new(&gate_backend, &gate, 0, 1, &slots, &err), TM_E_ARGUMENT);
+    assert_int_equal(tm_slots_new(&gate_backend, &gate, TM_SLOTS_MAX + 1, 1, &slots, &err),
                      TM_E_ARGUMENT);
+    assert_int_equal(tm_slots_new(&gate_backend, &gate, 1, 0, &slots, &err), TM_E_ARGUMENT);
+    assert_int_equal(tm_slots_new(&gate_backend, &gate, 1, TM_BACKEND_BATCH_MAX + 1, &slots, &err),
+                     TM_E_ARGUMENT);
+    tm_backend_t lone = gate_backend;
+    lone.run_batch = NULL;
+    assert_int_equal(tm_slots_new(&lone, &gate, 1, 2, &slots, &err), TM_E_ARGUMENT);
+    assert_non_null(strstr(err.text, "gate takes 1 to 1"));
 }
 
 /* Leaving with work in every place: nothing leaks (run under a sanitizer), nothing hangs. */
@@ -322,8 +375,9 @@ static void test_destroy_busy(void **unused) {
     gate_init(&gate);
     tm_slots_t *slots;
     tm_error_t err;
-    record_t record = {0};
-    assert_int_equal(tm_slots_new(&gate_backend, &gate, 2, &slots, &err), TM_OK);
+    static record_t record;
+    memset(&record, 0, sizeof record);
+    assert_int_equal(tm_slots_new(&gate_backend, &gate, 2, 1, &slots, &err), TM_OK);
     for (uint64_t i = 1; i <= 4; i++) {
         tm_slots_submit(slots, make_attempt(0, i));
     }
@@ -332,12 +386,217 @@ static void test_destroy_busy(void **unused) {
     assert_int_equal(record.n_ended, 0);
 }
 
+/* ---- batches ---- */
+
+/* One slot, kept busy by attempt 100, so that what is submitted next waits for it. */
+static tm_slots_t *start_busy(gate_t *gate, uint32_t batch, record_t *record) {
+    tm_slots_t *slots;
+    tm_error_t err;
+    gate_init(gate);
+    assert_int_equal(tm_slots_new(&gate_backend, gate, 1, batch, &slots, &err), TM_OK);
+    assert_int_equal(tm_slots_batch(slots), batch);
+    tm_slots_submit(slots, make_attempt(0, 100));
+    pump_until(slots, record, 0);
+    assert_int_equal(record->n_started, 1); /* alone, at once: nobody waits for a batch to fill */
+    return slots;
+}
+
+static void assert_sizes(const gate_t *gate, const uint32_t *size, uint32_t n) {
+    assert_int_equal(gate->runs, n);
+    for (uint32_t i = 0; i < n; i++) {
+        assert_int_equal(gate->size[i], size[i]);
+    }
+}
+
+static void test_batch_order(void **unused) {
+    (void)unused;
+    gate_t gate;
+    static record_t record;
+    memset(&record, 0, sizeof record);
+    tm_slots_t *slots = start_busy(&gate, 4, &record);
+    for (uint64_t i = 1; i <= 6; i++) {
+        tm_slots_submit(slots, make_attempt(i % 2 == 0 ? 1 : 0, i));
+    }
+    let_go(&gate, 3);
+    pump_until(slots, &record, 7);
+    assert_sizes(&gate, (uint32_t[]){1, 4, 2}, 3);
+    for (int i = 0; i < 7; i++) {
+        uint64_t serial = i == 0 ? 100 : (uint64_t)i;
+        assert_int_equal(record.started[i], serial);
+        assert_int_equal(record.ended[i].serial, serial);
+        assert_int_equal(record.ended[i].code, TM_OK);
+        assert_true(record.ended[i].echo == (float)serial);
+        assert_int_equal(record.ended[i].n_times, i == 0 ? 0 : 1);
+    }
+    assert_int_equal(tm_slots_running(slots, TM_ANY_LINK), 0);
+    tm_slots_destroy(&slots);
+}
+
+/* Large events, those of other models and those that failed before have a run for themselves. */
+static void test_batch_choice(void **unused) {
+    (void)unused;
+    gate_t gate;
+    static record_t record;
+    memset(&record, 0, sizeof record);
+    tm_slots_t *slots = start_busy(&gate, 8, &record);
+    tm_attempt_t *large = make_attempt_of(SMALL_ROWS + 1, 0, 2);
+    tm_attempt_t *other = make_attempt(0, 3);
+    tm_attempt_t *again = make_attempt(0, 4);
+    other->model = 1;
+    again->alone = true;
+    assert_false(tm_slots_small(slots, large));
+    assert_true(tm_slots_small(slots, other));
+    tm_slots_submit(slots, make_attempt_of(SMALL_ROWS, 0, 1));
+    tm_slots_submit(slots, large);
+    tm_slots_submit(slots, other);
+    tm_slots_submit(slots, again);
+    tm_slots_submit(slots, make_attempt(0, 5));
+    let_go(&gate, 5);
+    pump_until(slots, &record, 6);
+    assert_sizes(&gate, (uint32_t[]){1, 2, 1, 1, 1}, 5);
+    const uint64_t order[] = {100, 1, 5, 2, 3, 4};
+    for (int i = 0; i < 6; i++) {
+        assert_int_equal(record.started[i], order[i]);
+        assert_int_equal(record.ended[i].code, TM_OK);
+    }
+    tm_slots_destroy(&slots);
+}
+
+/* What waits is for all free slots, not for the first of them. */
+static void test_batch_shares(void **unused) {
+    (void)unused;
+    gate_t gate;
+    gate_init(&gate);
+    tm_slots_t *slots;
+    tm_error_t err;
+    static record_t record;
+    memset(&record, 0, sizeof record);
+    assert_int_equal(tm_slots_new(&gate_backend, &gate, 3, 8, &slots, &err), TM_OK);
+    for (uint64_t i = 1; i <= 7; i++) {
+        tm_slots_submit(slots, make_attempt(0, i));
+    }
+    let_go(&gate, 3);
+    pump_until(slots, &record, 7);
+    assert_int_equal(gate.runs, 3);
+    for (int i = 0; i < 3; i++) {
+        assert_in_range(gate.size[i], 2, 3);
+    }
+    tm_slots_destroy(&slots);
+}
+
+/* Each attempt of a batch has an outcome of its own. */
+static void test_batch_outcomes(void **unused) {
+    (void)unused;
+    gate_t gate;
+    static record_t record;
+    memset(&record, 0, sizeof record);
+    tm_slots_t *slots = start_busy(&gate, 8, &record);
+    gate.bad = 2.0f;
+    tm_attempt_t *cut = make_attempt(0, 3);
+    zmq_msg_close(&cut->payload);
+    zmq_msg_init_size(&cut->payload, 3);
+    tm_attempt_t *late = make_attempt(0, 4);
+    late->deadline_ms = tm_clock_ms();
+    tm_slots_submit(slots, make_attempt(0, 1));
+    tm_slots_submit(slots, make_attempt(0, 2));
+    tm_slots_submit(slots, cut);
+    tm_slots_submit(slots, late);
+    tm_slots_submit(slots, make_attempt(0, 5));
+    let_go(&gate, 2);
+    pump_until(slots, &record, 6);
+    assert_sizes(&gate, (uint32_t[]){1, 3}, 2); /* 1, 2 and 5 */
+    const struct {
+        uint64_t serial;
+        tm_status_t code;
+    } ended[] = {{100, TM_OK},        {4, TM_E_DEADLINE},  {1, TM_OK},
+                 {2, TM_E_BAD_EVENT}, {3, TM_E_MALFORMED}, {5, TM_OK}};
+    int seen = 0;
+    for (int i = 0; i < 6; i++) {
+        for (int k = 0; k < 6; k++) {
+            if (record.ended[i].serial == ended[k].serial) {
+                assert_int_equal(record.ended[i].code, ended[k].code);
+                assert_int_equal(record.ended[i].started, ended[k].code != TM_E_DEADLINE);
+                seen++;
+            }
+        }
+        if (record.ended[i].serial == 2) {
+            assert_string_equal(record.ended[i].error.text, "as told");
+        }
+    }
+    assert_int_equal(seen, 6);
+    tm_slots_destroy(&slots);
+}
+
+static void test_batch_cancel(void **unused) {
+    (void)unused;
+    gate_t gate;
+    static record_t record;
+    memset(&record, 0, sizeof record);
+    tm_slots_t *slots = start_busy(&gate, 8, &record);
+    for (uint64_t i = 1; i <= 3; i++) {
+        tm_slots_submit(slots, make_attempt(1, i));
+    }
+    tm_attempt_t *dropped = make_attempt(1, 4);
+    tm_attempt_cancel(dropped); /* as if the word came between its start and its thread */
+    tm_slots_submit(slots, dropped);
+    let_go(&gate, 1);
+    pump_until(slots, &record, 1);
+    assert_int_equal(tm_slots_running(slots, 1), 4);
+    assert_int_equal(tm_slots_running(slots, 0), 0);
+    assert_int_equal(tm_slots_cancel(slots, 1, &(tm_id_t){7, 2}), 1);
+    assert_int_equal(tm_slots_cancel(slots, 0, &(tm_id_t){7, 3}), 0);
+    let_go(&gate, 1);
+    pump_until(slots, &record, 5);
+    assert_int_equal(gate.runs, 2);
+    assert_in_range(gate.size[1], 2, 3); /* without 4, and 2 if its thread was late */
+    for (int i = 1; i < 5; i++) {
+        uint64_t serial = record.ended[i].serial;
+        assert_int_equal(record.ended[i].revoked, serial == 2);
+        if (serial != 2) {
+            assert_int_equal(record.ended[i].code, serial == 4 ? TM_E_CANCELLED : TM_OK);
+        }
+    }
+    assert_int_equal(tm_slots_cancel_old(slots, 1, 8), 0);
+    tm_slots_destroy(&slots);
+}
+
+/* Batches of the greatest size, twice over, and leaving while one runs. */
+static void test_batch_full(void **unused) {
+    (void)unused;
+    gate_t gate;
+    static record_t record;
+    memset(&record, 0, sizeof record);
+    gate_init(&gate);
+    tm_slots_t *slots;
+    tm_error_t err;
+    assert_int_equal(tm_slots_new(&gate_backend, &gate, 1, TM_BACKEND_BATCH_MAX, &slots, &err),
+                     TM_OK);
+    for (uint64_t i = 1; i <= TM_BACKEND_BATCH_MAX; i++) {
+        tm_slots_submit(slots, make_attempt(0, i));
+    }
+    let_go(&gate, 1);
+    pump_until(slots, &record, (int)TM_BACKEND_BATCH_MAX);
+    assert_sizes(&gate, (uint32_t[]){TM_BACKEND_BATCH_MAX}, 1);
+    for (uint64_t i = 1; i <= 2; i++) {
+        tm_slots_submit(slots, make_attempt(0, i));
+    }
+    let_go(&gate, 1); /* a batch that hangs would hold tm_slots_destroy for ever */
+    record.n_started = 0;
+    pump_until(slots, &record, 0);
+    tm_slots_submit(slots, make_attempt(0, 3));
+    tm_slots_destroy(&slots);
+    assert_int_equal(gate.closed, 1);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_order),        cmocka_unit_test(test_take_and_cancel),
-        cmocka_unit_test(test_deadline),     cmocka_unit_test(test_errors),
-        cmocka_unit_test(test_unaligned),    cmocka_unit_test(test_open_fails),
-        cmocka_unit_test(test_destroy_busy),
+        cmocka_unit_test(test_order),          cmocka_unit_test(test_take_and_cancel),
+        cmocka_unit_test(test_deadline),       cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_unaligned),      cmocka_unit_test(test_open_fails),
+        cmocka_unit_test(test_destroy_busy),   cmocka_unit_test(test_batch_order),
+        cmocka_unit_test(test_batch_choice),   cmocka_unit_test(test_batch_shares),
+        cmocka_unit_test(test_batch_outcomes), cmocka_unit_test(test_batch_cancel),
+        cmocka_unit_test(test_batch_full),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
