@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """weights/train/robust.py varies events as it says.  Usage: test_robust.py TRACKMILL SOURCE_ROOT"""
+import json
 import pathlib
 import shutil
 import subprocess
@@ -157,6 +158,24 @@ class Command(unittest.TestCase):
         self.assertLess(half["efficiency"], whole["efficiency"])
         with self.assertRaisesRegex(robust.Fault, "find failed"):
             robust.measure(str(TRACKMILL), str(MODEL), 1, [self.folder / "none.npz.xz"])
+
+    def test_widened_model(self):
+        def parts(path):
+            data = path.read_bytes()
+            end = 8 + int.from_bytes(data[:8], "little")
+            return json.loads(json.loads(data[8:end])["__metadata__"]["trackmill"]), data[end:]
+
+        wide = self.folder / "wide.safetensors"
+        robust.widen(MODEL, 0.05, wide)
+        (before, numbers), (after, same) = parts(MODEL), parts(wide)
+        self.assertEqual(numbers, same)
+        errors = zip(before["tracks"]["fit"].pop("zones"), after["tracks"]["fit"].pop("zones"), strict=True)
+        self.assertEqual(before, after)
+        for old, new in errors:
+            for name in old:
+                add = 0.05 if name.startswith("sigma") else 0
+                self.assertAlmostEqual(new[name], np.hypot(old[name], add), delta=1e-5)
+        self.assertGreater(robust.measure(str(TRACKMILL), str(wide), 1, [FEW])[0]["efficiency"], 0.9)
 
     def test_faults_are_one_line(self):
         (self.folder / "bad.npz.xz").write_bytes(b"no event")
