@@ -54,8 +54,6 @@ typedef struct tm_backend {
      * n requests (1 … TM_BACKEND_BATCH_MAX) for models[model] together. Each gets the answer, and
      * the status, that it would get alone: a bad one fails by itself. */
     void (*run_batch)(void *slot, uint32_t model, tm_backend_item_t *items, uint32_t n);
-    /* How many requests should run together, where the operator does not say. */
-    uint32_t (*batch)(void *state);
     /* Only requests with at most so many rows do. */
     uint64_t batch_rows;
 

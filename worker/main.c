@@ -15,14 +15,6 @@ static void print_ready(const tm_link_identity_t *identity) {
     fflush(stdout);
 }
 
-static uint32_t batch_of(const tm_options_t *options, void *state) {
-    const tm_backend_t *backend = options->backend;
-    if (options->batch > 0 || backend->batch == NULL) {
-        return options->batch > 0 ? options->batch : 1;
-    }
-    return backend->batch(state);
-}
-
 static int serve(tm_options_t *options) {
     const tm_backend_t *backend = options->backend;
     tm_link_identity_t *identity = &options->session.identity;
@@ -40,7 +32,7 @@ static int serve(tm_options_t *options) {
     identity->models = models;
     identity->backend = backend->name;
     identity->device = backend->device(state);
-    uint32_t batch = batch_of(options, state);
+    uint32_t batch = options->batch > 0 ? options->batch : 1;
     if (tm_slots_new(backend, state, identity->slots, batch, &slots, &error) != TM_OK) {
         fprintf(stderr, "trackmill-worker: %s\n", error.text);
         goto done;

@@ -9,7 +9,6 @@
 #include "worker/backend.h"
 
 #define DEVICE_MAX_BYTES 64
-#define GPU_BATCH 16u /* events that fill a GPU while the first of them does not wait long */
 
 _Static_assert(TM_BACKEND_BATCH_MAX <= TM_ENGINE_BATCH_MAX, "the engine takes every batch");
 
@@ -99,11 +98,6 @@ static tm_status_t gnn_load(const char *const *arguments, int n_arguments, int t
 static const char *gnn_device(void *state) {
     const gnn_t *gnn = state;
     return gnn->device;
-}
-
-static uint32_t gnn_batch(void *state) {
-    const gnn_t *gnn = state;
-    return strncmp(gnn->device, "cuda", strlen("cuda")) == 0 ? GPU_BATCH : 1;
 }
 
 static void clear_tracks(gnn_slot_t *slot) {
@@ -198,7 +192,6 @@ const tm_backend_t tm_backend_gnn = {
     .open = gnn_open,
     .run = gnn_run,
     .run_batch = gnn_run_batch,
-    .batch = gnn_batch,
     .batch_rows = TM_ENGINE_SMALL_POINTS,
     .close = gnn_close,
     .unload = gnn_unload,

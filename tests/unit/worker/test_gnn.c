@@ -186,7 +186,6 @@ static void test_batch(void **unused) {
     tm_tracks_t wanted[N] = {0};
     tm_columns_t none = {0};
     const tm_columns_t *in[N] = {&event.columns, &none, &other_event.columns, &event.columns};
-    assert_int_equal(tm_backend_gnn.batch(state), 1); /* on a processor */
     assert_int_equal(tm_backend_gnn.open(state, &slot, &err), TM_OK);
     uint32_t n_tracks = 0;
     for (int round = 0; round < 2; round++) {

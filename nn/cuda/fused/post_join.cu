@@ -1,0 +1,388 @@
+// SPDX-License-Identifier: Apache-2.0
+/* The step "join" of the fused path: nn/tracks_join.c on the GPU. */
+#include <cooperative_groups.h>
+
+#include "nn/cuda/fused/post_parts.cuh"
+
+namespace cg = cooperative_groups;
+
+#define WARPS (TM_FUSED_POST_THREADS / TM_GPU_WARP)
+#define NONE TM_FUSED_POST_NONE
+#define PARTNERS TM_FUSED_POST_PARTNERS
+#define PHI_CELLS TM_FUSED_POST_PHI_CELLS
+#define ETA_CELLS TM_FUSED_POST_ETA_CELLS
+
+/* As in nn/tracks_join.c. */
+#define ETA_MAX 5.0
+#define CHI2_FLOOR 0.1
+#define PT_TOP_GEV 3.0
+#define CURVATURE_FLOOR 1e-4
+#define CURVATURES_FLOOR 0.02
+#define DIRECTIONS_FLOOR 0.001
+
+typedef unsigned long long u64_t;
+
+/* ---- what chains look like, and by cells where they start ---- */
+
+/* And nothing joined yet. */
+static __global__ void __launch_bounds__(TM_FUSED_POST_THREADS)
+    list_joinable(const tm_fused_post_work_t p) {
+    TM_FUSED_POST_ALL(i, p.counts->n_events * TM_FUSED_POST_EVENT_CELLS) {
+        p.b.cells[i] = 0;
+    }
+    TM_FUSED_POST_ALL(i, p.counts->n_tiles) {
+        if (p.tiles[i].event_first == i) {
+            p.b.event_numbers[i] = atomicAdd(&p.b.counts->n_events, 1u);
+        }
+    }
+    TM_FUSED_POST_ALL(i, p.b.chains) {
+        p.b.has_next[i] = p.b.has_prev[i] = 0;
+        p.b.best_score[i] = 0;
+        p.b.best_from[i] = NONE;
+    }
+    const uint32_t n = p.b.counts->n_rows;
+    for (uint32_t base = blockIdx.x * TM_FUSED_POST_THREADS; base < n;
+         base += gridDim.x * TM_FUSED_POST_THREADS) {
+        const uint32_t i = base + threadIdx.x;
+        uint32_t end = i;
+        if (i < n && (i == 0 || p.b.last[i - 1])) {
+            while (!p.b.last[end++]) {
+            }
+        }
+        const bool joinable = end - i >= TM_FIT_POINTS_MIN;
+        const uint32_t at = tm_fused_post_place(joinable, &p.b.counts->n_chains);
+        if (joinable) {
+            p.b.chain[at] = make_uint2(i, end);
+        }
+    }
+}
+
+static __device__ uint32_t clamp_cell(double cell, uint32_t cells) {
+    return !(cell > 0) ? 0 : cell >= cells ? cells - 1 : (uint32_t)cell;
+}
+
+static __device__ uint32_t phi_cell(double phi) {
+    return clamp_cell((phi + TM_FUSED_PI) / (2 * TM_FUSED_PI) * PHI_CELLS, PHI_CELLS);
+}
+
+static __device__ uint32_t eta_cell(double cot_theta) {
+    return clamp_cell((asinh(cot_theta) + ETA_MAX) / (2 * ETA_MAX) * ETA_CELLS, ETA_CELLS);
+}
+
+/* The number of a row's event. Tiles lie in the order of rows. */
+static __device__ uint32_t event_of(const tm_fused_post_work_t &p, uint32_t row) {
+    uint32_t low = 0;
+    uint32_t high = p.counts->n_tiles;
+    while (high - low > 1) {
+        const uint32_t middle = (low + high) / 2;
+        if (p.tiles[middle].first <= row) {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    return p.b.event_numbers[p.tiles[low].event_first];
+}
+
+static __global__ void __launch_bounds__(TM_FUSED_POST_THREADS)
+    describe(const tm_fused_post_work_t p) {
+    TM_FUSED_POST_ALL(c, p.b.counts->n_chains) {
+        const uint2 chain = p.b.chain[c];
+        const uint32_t first = p.b.rows[chain.x];
+        const uint32_t last = p.b.rows[chain.y - 1];
+        tm_fused_shape_t s = {};
+        tm_fit_t fit;
+        s.first = first;
+        s.cell = NONE;
+        if (tm_fused_fit::helix(p.rules,
+                                tm_fused_post_run(p, p.b.rows + chain.x, chain.y - chain.x), NULL,
+                                INFINITY, &fit)) {
+            s.curvature = fit.curvature;
+            s.cot_theta = fit.cot_theta;
+            s.phi_start = (double)p.row_place[first].y;
+            s.phi_end = (double)p.row_place[last].y;
+            s.rho_start = p.rho[first];
+            s.rho_end = p.rho[last];
+            const uint32_t event = p.counts->n_events > 1 ? event_of(p, first) : 0;
+            s.cell = event * TM_FUSED_POST_EVENT_CELLS +
+                     phi_cell(s.phi_start) * TM_FUSED_POST_CELL_ROW + eta_cell(s.cot_theta);
+            atomicAdd(&p.b.cells[s.cell], 1u);
+        }
+        p.b.shape[c] = s;
+    }
+}
+
+/* From how many are in a cell to where they end, with the cells of a phi in one piece, anywhere. */
+static __global__ void __launch_bounds__(TM_FUSED_POST_THREADS)
+    place_cells(const tm_fused_post_work_t p) {
+    TM_FUSED_POST_ALL(row, p.counts->n_events * PHI_CELLS) {
+        uint32_t *cell = p.b.cells + (size_t)row * TM_FUSED_POST_CELL_ROW;
+        uint32_t total = 0;
+        for (uint32_t k = 0; k < ETA_CELLS; k++) {
+            total += cell[k];
+        }
+        uint32_t at = total > 0 ? atomicAdd(&p.b.counts->n_members, total) : 0;
+        for (uint32_t k = 0; k < ETA_CELLS; k++) {
+            at += cell[k];
+            cell[k] = at;
+        }
+        cell[ETA_CELLS] = at;
+    }
+}
+
+static __global__ void __launch_bounds__(TM_FUSED_POST_THREADS)
+    fill_cells(const tm_fused_post_work_t p) {
+    TM_FUSED_POST_ALL(c, p.b.counts->n_chains) {
+        const uint32_t cell = p.b.shape[c].cell;
+        if (cell != NONE) {
+            p.b.members[atomicSub(&p.b.cells[cell], 1u) - 1] = c;
+        }
+    }
+}
+
+/* ---- continuations, a warp per chain ---- */
+
+static __device__ double score_of(const tm_fused_post_work_t &p, uint32_t a, uint32_t b) {
+    const tm_fused_rules_t &rules = p.rules;
+    const uint2 chain_a = p.b.chain[a];
+    const uint2 chain_b = p.b.chain[b];
+    const uint32_t n_a = min(chain_a.y - chain_a.x, rules.fit.ends);
+    const uint32_t n_b = min(chain_b.y - chain_b.x, rules.fit.ends);
+    const tm_fused_run_t run = {p.b.place, p.b.rows + chain_a.y - n_a, p.b.rows + chain_b.x, n_a,
+                                n_a + n_b};
+    tm_fit_t fit;
+    if (!tm_fused_fit::helix(rules, run, NULL, (double)rules.join.chi2, &fit)) {
+        return -INFINITY;
+    }
+    const double circle = fit.chi2_circle / (n_a + n_b - 3);
+    const double line = fit.chi2_line / (n_a + n_b - 2);
+    double pt = tm_fused_fit::pt_of(rules, fit.curvature);
+    pt = pt < PT_TOP_GEV ? pt : PT_TOP_GEV;
+    const double per_sin2 = 1 + fit.cot_theta * fit.cot_theta;
+    const double curvatures =
+        fabs(p.b.shape[a].curvature - p.b.shape[b].curvature) /
+        sqrt(fit.curvature * fit.curvature + CURVATURE_FLOOR * CURVATURE_FLOOR);
+    const double directions =
+        fabs(p.b.shape[a].cot_theta - p.b.shape[b].cot_theta) / sqrt(per_sin2) * pt;
+    const double value[TM_JOIN_WEIGHTS] = {1,
+                                           log(circle + CHI2_FLOOR),
+                                           log(line + CHI2_FLOOR),
+                                           log(pt),
+                                           log(curvatures + CURVATURES_FLOOR),
+                                           log(directions + DIRECTIONS_FLOOR),
+                                           log(per_sin2)};
+    double score = 0;
+    for (int k = 0; k < TM_JOIN_WEIGHTS; k++) {
+        score += (double)rules.join.weight[k] * value[k];
+    }
+    return score;
+}
+
+static __device__ bool near(const tm_fused_post_work_t &p, const tm_fused_shape_t &a,
+                            const tm_fused_shape_t &b) {
+    return b.rho_start > a.rho_end &&
+           fabs(a.cot_theta - b.cot_theta) < (double)p.rules.join.dcot * (1 + fabs(a.cot_theta)) &&
+           fabs(remainder(b.phi_start - a.phi_end, 2 * TM_FUSED_PI)) < (double)p.rules.join.dphi;
+}
+
+/* The best continuations of a chain so far, sorted. */
+typedef struct {
+    double score[PARTNERS];
+    uint32_t to[PARTNERS], first[PARTNERS]; /* ties: the lower first row */
+    uint32_t n;
+} best_t;
+
+static __device__ void keep(best_t *best, double score, uint32_t to, uint32_t first) {
+    uint32_t k = best->n;
+    for (; k > 0 && (score > best->score[k - 1] ||
+                     (score == best->score[k - 1] && first < best->first[k - 1]));
+         k--) {
+        if (k < PARTNERS) {
+            best->score[k] = best->score[k - 1];
+            best->to[k] = best->to[k - 1];
+            best->first[k] = best->first[k - 1];
+        }
+    }
+    if (k < PARTNERS) {
+        best->score[k] = score;
+        best->to[k] = to;
+        best->first[k] = first;
+        best->n += best->n < PARTNERS;
+    }
+}
+
+/* Each lane with a chain, not NONE, tries it as the continuation of a. */
+static __device__ void try_partners(const tm_fused_post_work_t &p, uint32_t a, uint32_t to,
+                                    best_t *best) {
+    const double score = to != NONE ? score_of(p, a, to) : -INFINITY;
+    uint32_t found = __ballot_sync(TM_GPU_WARP_MASK, score > 0);
+    for (; found != 0; found &= found - 1) {
+        const int lane = __ffs((int)found) - 1;
+        const double its_score = __shfl_sync(TM_GPU_WARP_MASK, score, lane);
+        const uint32_t its_to = __shfl_sync(TM_GPU_WARP_MASK, to, lane);
+        if (threadIdx.x % TM_GPU_WARP == 0) {
+            keep(best, its_score, its_to, p.b.shape[its_to].first);
+        }
+    }
+    __syncwarp();
+}
+
+static __global__ void __launch_bounds__(TM_FUSED_POST_THREADS)
+    find_partners(const tm_fused_post_work_t p) {
+    __shared__ best_t bests[WARPS];
+    __shared__ uint32_t queues[WARPS][2 * TM_GPU_WARP]; /* chains to try, so that all lanes do */
+    const uint32_t lane = threadIdx.x % TM_GPU_WARP;
+    const uint32_t below = (1u << lane) - 1;
+    best_t *best = &bests[threadIdx.x / TM_GPU_WARP];
+    uint32_t *queue = queues[threadIdx.x / TM_GPU_WARP];
+    const uint32_t n = p.b.counts->n_chains;
+    const uint32_t n_phi = min(2 * p.around + 1, (uint32_t)PHI_CELLS);
+    for (uint32_t a = blockIdx.x * WARPS + threadIdx.x / TM_GPU_WARP; a < n;
+         a += gridDim.x * WARPS) {
+        const tm_fused_shape_t s = p.b.shape[a];
+        if (s.cell == NONE) {
+            if (lane == 0) {
+                p.b.n_partners[a] = 0;
+            }
+            continue;
+        }
+        if (lane == 0) {
+            best->n = 0;
+        }
+        __syncwarp();
+        const double reach = (double)p.rules.join.dcot * (1 + fabs(s.cot_theta));
+        const uint32_t eta_low = eta_cell(s.cot_theta - reach);
+        const uint32_t eta_high = eta_cell(s.cot_theta + reach);
+        const uint32_t middle = phi_cell(s.phi_end);
+        const uint32_t *cells =
+            p.b.cells + s.cell / TM_FUSED_POST_EVENT_CELLS * TM_FUSED_POST_EVENT_CELLS;
+        uint32_t waiting = 0;
+        for (uint32_t i = 0; i < n_phi; i++) {
+            const uint32_t *row =
+                cells + (middle + PHI_CELLS - p.around + i) % PHI_CELLS * TM_FUSED_POST_CELL_ROW;
+            const uint32_t end = row[eta_high + 1];
+            for (uint32_t base = row[eta_low]; base < end; base += TM_GPU_WARP) {
+                const uint32_t b = base + lane < end ? p.b.members[base + lane] : NONE;
+                const bool take = b != NONE && b != a && near(p, s, p.b.shape[b]);
+                const uint32_t takers = __ballot_sync(TM_GPU_WARP_MASK, take);
+                if (take) {
+                    queue[waiting + __popc(takers & below)] = b;
+                }
+                waiting += __popc(takers);
+                __syncwarp();
+                if (waiting >= TM_GPU_WARP) {
+                    waiting -= TM_GPU_WARP;
+                    try_partners(p, a, queue[waiting + lane], best);
+                }
+            }
+        }
+        try_partners(p, a, lane < waiting ? queue[lane] : NONE, best);
+        if (lane < best->n) {
+            p.b.scores[(size_t)a * PARTNERS + lane] = best->score[lane];
+            p.b.partners[(size_t)a * PARTNERS + lane] = best->to[lane];
+        }
+        if (lane == 0) {
+            p.b.n_partners[a] = best->n;
+        }
+        __syncwarp();
+    }
+}
+
+/* ---- rounds of mutually best pairs ---- */
+
+/* Positive doubles as integers of the same order. */
+static __device__ u64_t score_bits(double score) {
+    union {
+        double f;
+        u64_t u;
+    } bits;
+    bits.f = score;
+    return bits.u;
+}
+
+/* What the CPU takes from the best pair down: by score, then first rows. */
+static __global__ void __launch_bounds__(TM_FUSED_POST_THREADS, TM_FUSED_POST_COOPERATIVE_BLOCKS)
+    match(const tm_fused_post_work_t p) {
+    cg::grid_group grid = cg::this_grid();
+    const uint32_t n = p.b.counts->n_chains;
+    for (uint32_t round = 0;; round++) {
+        u64_t *best = p.b.best_score + (size_t)(round % 2) * p.b.chains;
+        uint32_t *from = p.b.best_from + (size_t)(round % 2) * p.b.chains;
+        u64_t *next_best = p.b.best_score + (size_t)((round + 1) % 2) * p.b.chains;
+        uint32_t *next_from = p.b.best_from + (size_t)((round + 1) % 2) * p.b.chains;
+        TM_FUSED_POST_ALL(a, n) {
+            const uint32_t n_to = p.b.has_next[a] ? 0 : p.b.n_partners[a];
+            uint32_t choice = NONE;
+            for (uint32_t k = n_to; k-- > 0;) {
+                const uint32_t to = p.b.partners[(size_t)a * PARTNERS + k];
+                if (!p.b.has_prev[to]) {
+                    choice = k;
+                    atomicMax(&best[to], score_bits(p.b.scores[(size_t)a * PARTNERS + k]));
+                }
+            }
+            p.b.choice[a] = choice;
+            next_best[a] = 0;
+            next_from[a] = NONE;
+        }
+        if (blockIdx.x == 0 && threadIdx.x == 0) {
+            p.b.counts->joined[(round + 1) % 3] = 0;
+        }
+        grid.sync();
+        TM_FUSED_POST_ALL(a, n) { /* of equal scores the one that begins first */
+            const uint32_t n_to = p.b.choice[a] != NONE ? p.b.n_partners[a] : 0;
+            for (uint32_t k = 0; k < n_to; k++) {
+                const uint32_t to = p.b.partners[(size_t)a * PARTNERS + k];
+                if (!p.b.has_prev[to] &&
+                    best[to] == score_bits(p.b.scores[(size_t)a * PARTNERS + k])) {
+                    atomicMin(&from[to], p.b.shape[a].first);
+                }
+            }
+        }
+        grid.sync();
+        bool took = false;
+        TM_FUSED_POST_ALL(a, n) {
+            const uint32_t k = p.b.choice[a];
+            if (k == NONE) {
+                continue;
+            }
+            const uint32_t to = p.b.partners[(size_t)a * PARTNERS + k];
+            const double score = p.b.scores[(size_t)a * PARTNERS + k];
+            if (best[to] == score_bits(score) && from[to] == p.b.shape[a].first) {
+                const uint32_t end = p.b.rows[p.b.chain[a].y - 1];
+                const uint32_t start = p.b.shape[to].first;
+                p.b.has_next[a] = 1;
+                p.b.has_prev[to] = 1;
+                p.b.next[end] = start;
+                p.b.prev[start] = end;
+                p.b.logit[end] = (float)score;
+                took = true;
+            }
+        }
+        if (__syncthreads_or(took) && threadIdx.x == 0) {
+            atomicOr(&p.b.counts->joined[round % 3], 1u);
+        }
+        grid.sync();
+        if (*(volatile uint32_t *)&p.b.counts->joined[round % 3] == 0) {
+            break;
+        }
+    }
+}
+
+/* ---- the host's part ---- */
+
+cudaError_t tm_fused_post_join(const tm_fused_context_t *c, const tm_fused_post_work_t *work) {
+    const int blocks = TM_FUSED_POST_BLOCKS * c->processors;
+    tm_fused_post_work_t p = *work;
+    void *arguments[] = {&p};
+    list_joinable<<<blocks, TM_FUSED_POST_THREADS, 0, c->stream>>>(p);
+    describe<<<blocks, TM_FUSED_POST_THREADS, 0, c->stream>>>(p);
+    place_cells<<<blocks, TM_FUSED_POST_THREADS, 0, c->stream>>>(p);
+    fill_cells<<<blocks, TM_FUSED_POST_THREADS, 0, c->stream>>>(p);
+    find_partners<<<blocks, TM_FUSED_POST_THREADS, 0, c->stream>>>(p);
+    const cudaError_t error = cudaGetLastError();
+    return error != cudaSuccess
+               ? error
+               : cudaLaunchCooperativeKernel((const void *)match,
+                                             dim3(TM_FUSED_POST_COOPERATIVE_BLOCKS * c->processors),
+                                             dim3(TM_FUSED_POST_THREADS), arguments, 0, c->stream);
+}
