@@ -191,33 +191,13 @@ static void many_rows(void **state) {
     compare_model("standard", tm_sample_seed(), 9000, 12000, NULL);
 }
 
-static void set_inputs(tm_inputs_t *inputs, const tm_input_kind_t *kinds) {
-    inputs->n = 3;
-    memcpy(inputs->part, kinds, 3 * sizeof *kinds);
-}
-
 static void every_option(void **state) {
     (void)state;
     uint64_t seed = tm_sample_seed();
-    static const tm_input_kind_t nodes[][3] = {
-        {TM_IN_X0, TM_IN_MEAN_DST, TM_IN_MAX_SRC},
-        {TM_IN_MAX_DST, TM_IN_MEAN_SRC, TM_IN_X},
-        {TM_IN_SUM_SRC, TM_IN_MAX_DST, TM_IN_X0},
-    };
-    static const tm_input_kind_t edges[][3] = {
-        {TM_IN_E0, TM_IN_X0_SRC, TM_IN_X_DST},
-        {TM_IN_X0_DST, TM_IN_E, TM_IN_X0_SRC},
-        {TM_IN_X_SRC, TM_IN_X0_SRC, TM_IN_E},
-    };
     tm_model_t *model = tm_zoo_load("standard", seed);
-    for (uint32_t k = 0; k < 3 * 8; k++) {
+    for (uint32_t k = 0; k < TM_SAMPLE_OPTIONS; k++) {
         tm_pipeline_t p = *tm_model_pipeline(model);
-        set_inputs(&p.gnn.node_inputs, nodes[k % 3]);
-        set_inputs(&p.gnn.edge_inputs, edges[k % 3]);
-        set_inputs(&p.gnn.output_inputs, edges[(k + 1) % 3]);
-        p.gnn.order = k / 3 & 1 ? TM_ORDER_EDGE_FIRST : TM_ORDER_NODE_FIRST;
-        p.gnn.node_residual = k / 3 & 2;
-        p.gnn.edge_residual = k / 3 & 4;
+        tm_sample_option(k, &p);
         compare_model("standard", seed, 80, 300, &p);
     }
     tm_model_destroy(&model);
@@ -231,20 +211,12 @@ static void high_degree(void **state) {
     tm_model_t *model = tm_zoo_load("standard", seed);
     tm_sample_event_t event;
     tm_sample_event(&event, N, &random);
-    static uint32_t src[2 * N], dst[2 * N];
-    uint32_t count = 0;
-    for (uint32_t i = 1; i < N; i++) {
-        src[count] = 0;
-        dst[count++] = i;
-    }
-    for (uint32_t i = 1; i + 1 < N; i++) {
-        src[count] = i;
-        dst[count++] = N - 1;
-    }
-    tm_edges_t edges = {.n = count, .src = src, .dst = dst};
+    tm_edges_t edges = tm_sample_hubs(N);
     case_t c = {"standard, degree 1299", tm_model_pipeline(model), &event.columns, N, &edges};
     compare_case(&c, 0);
     compare_case(&c, 1);
+    free((void *)edges.src);
+    free((void *)edges.dst);
     tm_sample_event_clear(&event);
     tm_model_destroy(&model);
 }
@@ -252,46 +224,13 @@ static void high_degree(void **state) {
 static void every_operation(void **state) {
     (void)state;
     uint64_t random = tm_sample_seed();
-    enum { N = 77, MAX = 48 };
-    static float weight[MAX * MAX], gain[MAX], bias[MAX], mean[MAX], var[MAX], features[N * MAX];
+    enum { N = 77 };
+    static tm_sample_weights_t weights;
+    float features[N * TM_SAMPLE_LAYERS_WIDTH];
     for (int round = 0; round < 60; round++) {
-        for (uint32_t i = 0; i < MAX * MAX; i++) {
-            weight[i] = (float)(tm_sample_normal(&random) / 5);
-        }
-        for (uint32_t i = 0; i < MAX; i++) {
-            gain[i] = (float)(1 + 0.1 * tm_sample_normal(&random));
-            bias[i] = (float)(0.1 * tm_sample_normal(&random));
-            mean[i] = (float)(0.1 * tm_sample_normal(&random));
-            var[i] = (float)(0.5 + tm_sample_uniform(&random));
-        }
-        tm_pipeline_t p = {0};
-        tm_mlp_t *mlp = &p.embed.mlp;
-        mlp->in = mlp->out = mlp->max_width = 2 + tm_sample_below(&random, 20);
-        mlp->n_ops = 1 + tm_sample_below(&random, 12);
-        for (uint32_t k = 0; k < mlp->n_ops; k++) {
-            tm_op_t *op = &mlp->op[k];
-            bool last = k + 1 == mlp->n_ops;
-            op->kind = last ? TM_OP_LINEAR : (tm_op_kind_t)tm_sample_below(&random, TM_OP_GELU + 1);
-            op->in = op->out = mlp->out;
-            op->eps = 1e-3f;
-            if (op->kind == TM_OP_LINEAR) {
-                op->out = last ? 5 : 2 + tm_sample_below(&random, MAX - 2);
-                op->weight = weight;
-                op->bias = tm_sample_below(&random, 3) ? bias : NULL;
-            } else {
-                op->weight = gain;
-                op->bias = bias;
-                op->mean = mean;
-                op->var = var;
-            }
-            mlp->out = op->out;
-            mlp->max_width = op->out > mlp->max_width ? op->out : mlp->max_width;
-        }
-        p.n_features = p.embed.features.n = mlp->in;
-        for (uint32_t k = 0; k < mlp->in; k++) {
-            p.embed.features.index[k] = (uint8_t)(mlp->in - 1 - k);
-        }
-        for (uint32_t i = 0; i < N * mlp->in; i++) {
+        tm_pipeline_t p;
+        tm_sample_layers(&p, &weights, &random);
+        for (uint32_t i = 0; i < N * p.n_features; i++) {
             features[i] = (float)tm_sample_normal(&random);
         }
         tm_error_t err = {0};
@@ -300,7 +239,7 @@ static void every_operation(void **state) {
         const float *a, *b;
         MUST(gpu->stages->embed(gpu, N, features, &a, &err));
         MUST(ref->stages->embed(ref, N, features, &b, &err));
-        compare(0, a, b, (size_t)N * 5, "operations in any order");
+        compare(0, a, b, (size_t)N * TM_SAMPLE_LAYERS_OUT, "operations in any order");
         gpu->stages->close(&gpu);
         ref->stages->close(&ref);
     }

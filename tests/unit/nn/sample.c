@@ -139,6 +139,88 @@ tm_edges_t tm_sample_edges(uint32_t n, uint32_t n_edges, uint64_t *state) {
     return (tm_edges_t){.n = count, .src = src, .dst = dst};
 }
 
+tm_edges_t tm_sample_hubs(uint32_t n) {
+    uint32_t *src = malloc(2 * (size_t)n * sizeof *src);
+    uint32_t *dst = malloc(2 * (size_t)n * sizeof *dst);
+    uint32_t count = 0;
+    assert_true(src && dst);
+    for (uint32_t i = 1; i < n; i++) {
+        src[count] = 0;
+        dst[count++] = i;
+    }
+    for (uint32_t i = 1; i + 1 < n; i++) {
+        src[count] = i;
+        dst[count++] = n - 1;
+    }
+    return (tm_edges_t){.n = count, .src = src, .dst = dst};
+}
+
+static void set_inputs(tm_inputs_t *inputs, const tm_input_kind_t *kinds) {
+    inputs->n = 3;
+    memcpy(inputs->part, kinds, 3 * sizeof *kinds);
+}
+
+void tm_sample_option(uint32_t option, tm_pipeline_t *pipeline) {
+    static const tm_input_kind_t nodes[][3] = {
+        {TM_IN_X0, TM_IN_MEAN_DST, TM_IN_MAX_SRC},
+        {TM_IN_MAX_DST, TM_IN_MEAN_SRC, TM_IN_X},
+        {TM_IN_SUM_SRC, TM_IN_MAX_DST, TM_IN_X0},
+    };
+    static const tm_input_kind_t edges[][3] = {
+        {TM_IN_E0, TM_IN_X0_SRC, TM_IN_X_DST},
+        {TM_IN_X0_DST, TM_IN_E, TM_IN_X0_SRC},
+        {TM_IN_X_SRC, TM_IN_X0_SRC, TM_IN_E},
+    };
+    uint32_t bits = option / 3;
+    set_inputs(&pipeline->gnn.node_inputs, nodes[option % 3]);
+    set_inputs(&pipeline->gnn.edge_inputs, edges[option % 3]);
+    set_inputs(&pipeline->gnn.output_inputs, edges[(option + 1) % 3]);
+    pipeline->gnn.order = bits & 1 ? TM_ORDER_EDGE_FIRST : TM_ORDER_NODE_FIRST;
+    pipeline->gnn.node_residual = bits & 2;
+    pipeline->gnn.edge_residual = bits & 4;
+}
+
+void tm_sample_layers(tm_pipeline_t *pipeline, tm_sample_weights_t *weights, uint64_t *state) {
+    for (uint32_t i = 0; i < TM_SAMPLE_LAYERS_WIDTH * TM_SAMPLE_LAYERS_WIDTH; i++) {
+        weights->weight[i] = (float)(tm_sample_normal(state) / 5);
+    }
+    for (uint32_t i = 0; i < TM_SAMPLE_LAYERS_WIDTH; i++) {
+        weights->gain[i] = (float)(1 + 0.1 * tm_sample_normal(state));
+        weights->bias[i] = (float)(0.1 * tm_sample_normal(state));
+        weights->mean[i] = (float)(0.1 * tm_sample_normal(state));
+        weights->var[i] = (float)(0.5 + tm_sample_uniform(state));
+    }
+    *pipeline = (tm_pipeline_t){0};
+    tm_mlp_t *mlp = &pipeline->embed.mlp;
+    /* a norm of one value says nothing but its sign: from two on */
+    mlp->in = mlp->out = mlp->max_width = 2 + tm_sample_below(state, 19);
+    mlp->n_ops = 1 + tm_sample_below(state, 12);
+    for (uint32_t k = 0; k < mlp->n_ops; k++) {
+        tm_op_t *op = &mlp->op[k];
+        bool last = k + 1 == mlp->n_ops;
+        op->kind = last ? TM_OP_LINEAR : (tm_op_kind_t)tm_sample_below(state, TM_OP_GELU + 1);
+        op->in = op->out = mlp->out;
+        if (op->kind == TM_OP_LINEAR) {
+            op->out = last ? TM_SAMPLE_LAYERS_OUT
+                           : 2 + tm_sample_below(state, TM_SAMPLE_LAYERS_WIDTH - 2);
+            op->weight = weights->weight;
+            op->bias = tm_sample_below(state, 3) ? weights->bias : NULL;
+        } else if (op->kind == TM_OP_LAYER_NORM || op->kind == TM_OP_BATCH_NORM) {
+            op->weight = weights->gain;
+            op->bias = weights->bias;
+            op->mean = weights->mean;
+            op->var = weights->var;
+            op->eps = 1e-3f;
+        }
+        mlp->out = op->out;
+        mlp->max_width = op->out > mlp->max_width ? op->out : mlp->max_width;
+    }
+    pipeline->n_features = pipeline->embed.features.n = mlp->in;
+    for (uint32_t k = 0; k < mlp->in; k++) {
+        pipeline->embed.features.index[k] = (uint8_t)(mlp->in - 1 - k);
+    }
+}
+
 void tm_sample_assert_close(const float *a, const float *b, size_t n, double limit,
                             const char *what) {
     double difference = 0;

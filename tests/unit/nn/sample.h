@@ -37,6 +37,25 @@ float *tm_sample_cloud(uint32_t n, uint32_t dim, uint64_t *state);
 /* About n_edges random edges between n points, sorted, none twice; free .src and .dst. */
 tm_edges_t tm_sample_edges(uint32_t n, uint32_t n_edges, uint64_t *state);
 
+/* A node with more edges than any block of rows: all start at 0 or end at n − 1; free as above. */
+tm_edges_t tm_sample_hubs(uint32_t n);
+
+/* All aggregations, orders and residuals: the inputs of the zoo's "standard", exchanged for others as
+ * wide. option < TM_SAMPLE_OPTIONS. */
+#define TM_SAMPLE_OPTIONS 24
+void tm_sample_option(uint32_t option, tm_pipeline_t *pipeline);
+
+/* An embedding of layers in any order, also those that no model of the zoo has, from at most 20
+ * features, which it takes backwards, to TM_SAMPLE_LAYERS_OUT values. The pipeline borrows the weights. */
+#define TM_SAMPLE_LAYERS_OUT 5
+#define TM_SAMPLE_LAYERS_WIDTH 48
+typedef struct {
+    float weight[TM_SAMPLE_LAYERS_WIDTH * TM_SAMPLE_LAYERS_WIDTH];
+    float gain[TM_SAMPLE_LAYERS_WIDTH], bias[TM_SAMPLE_LAYERS_WIDTH];
+    float mean[TM_SAMPLE_LAYERS_WIDTH], var[TM_SAMPLE_LAYERS_WIDTH];
+} tm_sample_weights_t;
+void tm_sample_layers(tm_pipeline_t *pipeline, tm_sample_weights_t *weights, uint64_t *state);
+
 /* ‖a − b‖ / ‖b‖ must be below `limit` (of less than 64 values: ‖b‖ counts as at least 1); `what` is
  * for the message. */
 void tm_sample_assert_close(const float *a, const float *b, size_t n, double limit,
