@@ -100,10 +100,10 @@ static void link(event_t *e, uint32_t a, uint32_t b, double logit) {
 
 /* What makes an event hard. */
 struct style_t {
-    double gaps;   /* share of links that are missing */
-    double wrong;  /* … that lead to another track */
-    double twins;  /* share of tracks that lie where another one does: equal scores */
-    bool rounded;  /* logits of few values: ties */
+    double gaps;  /* share of links that are missing */
+    double wrong; /* … that lead to another track */
+    double twins; /* share of tracks that lie where another one does: equal scores */
+    bool rounded; /* logits of few values: ties */
 };
 
 static const double layer_r[LAYERS] = {34, 70, 116, 172, 260, 320, 360, 500, 580, 660, 820, 1020};
@@ -211,7 +211,12 @@ struct answer_t {
     std::vector<int8_t> charge;
 };
 
-template <typename T> static void upload(const T *to, const std::vector<T> &from) {
+/* A vector's own type must have a name. */
+struct tile_t {
+    tm_fused_tile_t tile;
+};
+
+template <typename T> static void upload(const void *to, const std::vector<T> &from) {
     if (!from.empty()) {
         CUDA(cudaMemcpy((void *)to, from.data(), from.size() * sizeof(T), cudaMemcpyHostToDevice));
     }
@@ -239,8 +244,8 @@ class batch_t {
             const uint32_t event_first = (uint32_t)tiles.size();
             const uint32_t event_end = event_first + (n + TM_GPU_TILE - 1) / TM_GPU_TILE;
             for (uint32_t at = 0; at < n; at += TM_GPU_TILE) {
-                tiles.push_back({first + at, std::min<uint32_t>(n - at, TM_GPU_TILE), event_first,
-                                 event_end});
+                tiles.push_back({{first + at, std::min<uint32_t>(n - at, TM_GPU_TILE), event_first,
+                                  event_end}});
             }
             for (uint32_t i = 0; i < n; i++) {
                 place.push_back(make_float4(e.r[i], e.phi[i], e.z[i], 0));
@@ -287,7 +292,7 @@ class batch_t {
     void prepare(int fill) {
         CUDA(cudaMemsetAsync(base, fill, bytes, context.stream));
         CUDA(cudaStreamSynchronize(context.stream));
-        upload(plan.header, std::vector<tm_fused_header_t>{header});
+        CUDA(cudaMemcpy(plan.header, &header, sizeof header, cudaMemcpyHostToDevice));
         upload(plan.tiles, tiles);
         upload(plan.row_place, place);
         upload(plan.row_rho, rho);
@@ -302,7 +307,7 @@ class batch_t {
     answer_t answer() const {
         answer_t a;
         const size_t points = plan.capacity.points;
-        a.counts = download(&plan.header->counts, 1)[0];
+        CUDA(cudaMemcpy(&a.counts, &plan.header->counts, sizeof a.counts, cudaMemcpyDeviceToHost));
         if (a.counts.n_tracks > points || a.counts.n_indices > points) {
             FAIL("%u candidates of %u points", a.counts.n_tracks, a.counts.n_indices);
             exit(1);
@@ -350,7 +355,7 @@ class batch_t {
     tm_fused_plan_t plan = {};
     tm_fused_post_t post = {};
     tm_fused_header_t header = {};
-    std::vector<tm_fused_tile_t> tiles;
+    std::vector<tile_t> tiles;
     std::vector<float4> place;
     std::vector<float> rho, logits;
     std::vector<uint32_t> src, dst;
@@ -379,8 +384,8 @@ static void compare_event(const char *what, const answer_t &gpu, uint32_t first_
             return;
         }
         if (fabs((double)gpu.scores[first_track + t] - (double)want->scores[t]) > SCORE_LIMIT) {
-            FAIL("%s: candidate %u: score %g, not %g", what, t,
-                 (double)gpu.scores[first_track + t], (double)want->scores[t]);
+            FAIL("%s: candidate %u: score %g, not %g", what, t, (double)gpu.scores[first_track + t],
+                 (double)want->scores[t]);
         }
         if (!want->starts.charge) {
             continue;
@@ -411,8 +416,8 @@ static uint64_t compare(const char *what, const tm_pipeline_t *pipeline,
     for (const event_t &e : events) {
         tm_tracks_t want = {};
         uint64_t n_links = 0;
-        const tm_points_t points = {(uint32_t)e.r.size(), e.r.data(), e.phi.data(), e.z.data(),
-                                    NULL, e.rho.data()};
+        const tm_points_t points = {(uint32_t)e.r.size(), e.r.data(), e.phi.data(),
+                                    e.z.data(),           NULL,       e.rho.data()};
         const tm_links_t links = {(uint32_t)e.src.size(), e.src.data(), e.dst.data(),
                                   e.logits.data()};
         MUST(tm_post_run(post, pipeline, &points, &links, 1, NULL, &want, &n_links, &err));
@@ -466,7 +471,7 @@ static uint64_t check(const char *what, const tm_pipeline_t *pipeline,
 
 /* ---- tests ---- */
 
-enum { SPLIT = 1, JOIN = 2, SELECT = 4, FIT = 8, ALL = 15 };
+enum { SPLIT = 1, JOIN = 2, SELECT = 4, FIT = 8 };
 
 static tm_pipeline_t with_steps(const tm_pipeline_t *pipeline, int steps) {
     tm_pipeline_t p = *pipeline;
@@ -477,32 +482,36 @@ static tm_pipeline_t with_steps(const tm_pipeline_t *pipeline, int steps) {
     return p;
 }
 
-static const style_t STYLES[] = {
-    {0.1, 0.1, 0, false}, {0.3, 0.02, 0, true}, {0.2, 0.2, 0.5, true}, {0, 0, 0, false},
-    {0.02, 0.6, 0.1, false}};
+static const style_t STYLES[] = {{0.1, 0.1, 0, false},
+                                 {0.3, 0.02, 0, true},
+                                 {0.2, 0.2, 0.5, true},
+                                 {0, 0, 0, false},
+                                 {0.02, 0.6, 0.1, false}};
 
-/* Each step does something on its own, and all together. */
+/* Each step on its own, and all together. */
 static void test_steps(const tm_pipeline_t *pipeline) {
+    const tm_pipeline_t none = with_steps(pipeline, FIT);
+    const tm_pipeline_t split = with_steps(pipeline, FIT | SPLIT);
+    const tm_pipeline_t join = with_steps(pipeline, FIT | JOIN);
+    const tm_pipeline_t select = with_steps(pipeline, SELECT);
+    uint64_t n_split = 0;
+    uint64_t n_joined = 0;
+    uint64_t n_dropped = 0;
     for (const style_t &style : STYLES) {
         const std::vector<event_t> events = {random_event(60, style)};
         const uint64_t links = events[0].src.size();
-        const tm_pipeline_t none = with_steps(pipeline, FIT);
-        const tm_pipeline_t split = with_steps(pipeline, FIT | SPLIT);
-        const tm_pipeline_t join = with_steps(pipeline, FIT | JOIN);
-        const tm_pipeline_t select = with_steps(pipeline, SELECT);
         if (check("no steps", &none, events) != links) {
             FAIL("links changed without a step");
         }
-        const uint64_t after_split = check("split", &split, events);
-        const uint64_t after_join = check("join", &join, events);
-        const uint64_t after_select = check("select", &select, events);
-        if ((style.wrong > 0 && after_split >= links) || (style.gaps > 0 && after_join <= links) ||
-            (style.gaps > 0 && style.wrong > 0.05 && after_select >= links)) {
-            FAIL("of %llu links split left %llu, join %llu, select %llu: these events show nothing",
-                 (unsigned long long)links, (unsigned long long)after_split,
-                 (unsigned long long)after_join, (unsigned long long)after_select);
-        }
+        n_split += links - check("split", &split, events);
+        n_joined += check("join", &join, events) - links;
+        n_dropped += links - check("select", &select, events);
         check("all steps", pipeline, events);
+    }
+    printf("links: %llu broken, %llu made, %llu dropped\n", (unsigned long long)n_split,
+           (unsigned long long)n_joined, (unsigned long long)n_dropped);
+    if (n_split == 0 || n_joined == 0 || n_dropped == 0) {
+        FAIL("a step did nothing: these events show nothing");
     }
 }
 

@@ -43,7 +43,7 @@ typedef struct {
 /* Sizes on the GPU. */
 typedef struct {
     uint32_t n_rows, n_doubtful, n_chains, n_members, n_events;
-    uint32_t changed[3]; /* whether a round changed anything */
+    uint32_t broken[3], joined[3]; /* whether a round changed anything */
 } tm_fused_post_counts_t;
 
 /* Buffers from the engine's arena. Chains are in no order; a chain has three points or more here. */
@@ -53,8 +53,8 @@ typedef struct {
     float *logit;          /* [points] of the link to next */
     tm_fit_point_t *place; /* [points] of rows with a link; only where there is a fit */
     /* split: chains as they come from the builder, one behind the other */
-    uint32_t *rows;  /* [points] */
-    uint8_t *last;   /* [points]: the chain ends behind this place */
+    uint32_t *rows;     /* [points] */
+    uint8_t *last;      /* [points]: the chain ends behind this place */
     uint32_t *doubtful; /* [points]: places of links that may be broken */
     uint2 *window;      /* [points] of each: the places it was last judged by */
     uint32_t *stretch;  /* [points] of each that does not fit: where its chain begins; else NONE */
@@ -73,8 +73,8 @@ typedef struct {
     uint8_t *has_next, *has_prev;   /* [chains] */
     uint32_t chains;                /* capacity */
     /* candidates, at their least row */
-    uint32_t *sizes, *heads;    /* [points + 1]: 0: none begins here; [points]: outermost first row */
-    float *means;               /* [points] */
+    uint32_t *sizes, *heads; /* [points + 1]: 0: none begins here; [points]: outermost first row */
+    float *means;            /* [points] */
     unsigned long long *places; /* [points + 1]: candidates << 32 | points, before this row */
     void *cub;
     size_t cub_bytes;

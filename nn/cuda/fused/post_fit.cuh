@@ -48,8 +48,8 @@ static __device__ inline tm_fit_point_t place_of(const tm_fused_rules_t &rules, 
     const double phi_error = (double)rules.fit.zone[k].sigma_phi;
     const double r_error = (double)rules.fit.zone[k].sigma_r;
     const double z_error = (double)rules.fit.zone[k].sigma_z;
-    return {r * cos(phi),          r * sin(phi),      z, phi_error * phi_error, r_error * r_error,
-            z_error * z_error};
+    return {r * cos(phi),          r * sin(phi),      z,
+            phi_error * phi_error, r_error * r_error, z_error * z_error};
 }
 
 static __device__ inline double pt_of(const tm_fused_rules_t &rules, double curvature) {
@@ -168,8 +168,8 @@ static __device__ inline bool line(const tm_fused_run_t &t, double chord, const 
     for (uint32_t k = 0; k < t.n; k++) {
         const tm_fit_point_t &p = tm_fused_run_at(t, k);
         if (k > 0) {
-            s += arc_of(fit->curvature, sqrt((p.x - last_x) * (p.x - last_x) +
-                                             (p.y - last_y) * (p.y - last_y)));
+            s += arc_of(fit->curvature,
+                        sqrt((p.x - last_x) * (p.x - last_x) + (p.y - last_y) * (p.y - last_y)));
         }
         last_x = p.x;
         last_y = p.y;
