@@ -532,6 +532,28 @@ static void test_limits(const tm_pipeline_t *pipeline) {
     check("narrow limits", &p, {random_event(40, STYLES[0])});
 }
 
+/* The points of an event within a radius, or those beyond it. */
+static event_t half_of(const event_t &e, bool inner) {
+    const float middle_r = 300;
+    event_t half;
+    std::vector<uint32_t> row(e.r.size(), UINT32_MAX);
+    for (uint32_t i = 0; i < e.r.size(); i++) {
+        if ((e.r[i] < middle_r) == inner) {
+            row[i] = (uint32_t)half.r.size();
+            half.r.push_back(e.r[i]);
+            half.phi.push_back(e.phi[i]);
+            half.z.push_back(e.z[i]);
+            half.rho.push_back(e.rho[i]);
+        }
+    }
+    for (size_t k = 0; k < e.src.size(); k++) {
+        if (row[e.src[k]] != UINT32_MAX && row[e.dst[k]] != UINT32_MAX) {
+            link(&half, row[e.src[k]], row[e.dst[k]], (double)e.logits[k]);
+        }
+    }
+    return half;
+}
+
 /* Events beside each other, none of them changed by that. */
 static void test_batches(const tm_pipeline_t *pipeline) {
     std::vector<event_t> events;
@@ -541,6 +563,8 @@ static void test_batches(const tm_pipeline_t *pipeline) {
     /* the same again: nothing joins across */
     events[1] = events[2] = events[0];
     check("a batch", pipeline, events);
+    const event_t whole = random_event(40, STYLES[3]);
+    check("halves of tracks", pipeline, {half_of(whole, true), half_of(whole, false)});
     check("three events", pipeline, {events[0], events[1], events[3]});
     check("no points", pipeline, {event_t()});
     check("one track", pipeline, {random_event(1, STYLES[0])});
