@@ -215,6 +215,8 @@ class Read(Case):
             b"(((((",
             pickle.dumps(["list"]),
             b"\x80\x02" + b"(" * 10**5,
+            b"\x80\x02Nr\xff\xff\xff\xef.",  # a memo of 64 GB
+            b"\x80\x05\x96" + b"\xff" * 7 + b"\x0f.",  # an array of 2^60 bytes
             b"\x80\x02" + b"]q\x00h\x00a" * 3 + b".",
         ):
             Writer().write(self.path, data)

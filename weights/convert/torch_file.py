@@ -18,6 +18,7 @@ import argparse
 import io
 import os
 import pickle
+import pickletools
 import re
 import reprlib
 import sys
@@ -27,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-PICKLE_MAX_BYTES = 64 << 20
+PICKLE_MAX_BYTES = 16 << 20
 STORAGE_MAX_BYTES = 1 << 30  # as TM_MODEL_FILE_MAX_BYTES in nn/model.h
 CODE_MAX_BYTES = 16 << 20
 LAYERS_MAX = 4096
@@ -127,9 +128,18 @@ _DICTS = {
 }
 
 
+def _check_opcodes(data: bytes) -> None:
+    """Refuses lengths beyond the end and memo numbers that would make the unpickler take all memory."""
+    for opcode, argument, _ in pickletools.genops(data):
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > len(data):
+            raise ValueError(f"a broken pickle: memo number {argument}")
+
+
 class _Unpickler(pickle.Unpickler):
     def __init__(self, archive: _Archive, name: str) -> None:
-        super().__init__(io.BytesIO(archive.read(name, PICKLE_MAX_BYTES)))
+        data = archive.read(name, PICKLE_MAX_BYTES)
+        _check_opcodes(data)
+        super().__init__(io.BytesIO(data))
         self.archive = archive
         self.folder = name[: -len(".pkl")]
 
@@ -310,8 +320,6 @@ def read(path: str | os.PathLike[str]) -> TorchFile:
             hyper = content.get("hyper_parameters") if isinstance(content, dict) else None
             hyper = dict(hyper) if isinstance(hyper, dict) else {}
             return TorchFile(label, _state_dict(content), hyper, None)
-    except OSError:
-        raise
     except Exception as error:  # whatever a broken pickle or zip file leads to
         text = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{label}: {text}") from error
