@@ -203,7 +203,7 @@ def misalign(event, random, width):
     (discs): the same shift in every event."""
     x, y, z = (event[f"{axis}_um"] / 1000 for axis in "xyz")
     shift = module_draws(event, random.normal(0.0, width, (*MODULES, 2)))
-    r, phi = np.maximum(np.hypot(x, y), 1e-3), np.arctan2(y, x)
+    phi = np.arctan2(y, x)
     barrel = np.isin(event["volume"], BARREL)
     z = z + np.where(barrel, shift[:, 1], 0.0)
     radial = np.where(barrel, 0.0, shift[:, 1])
@@ -314,9 +314,10 @@ ROWS = [("pu40", []), ("pu40", [("noise", 0.1)]), ("pu40", [("noise", 0.3)]), ("
         ("pu40", [("merged", 2.0), ("missing", 0.02), ("misaligned", 0.05), ("noise", 0.1)]),
         ("x1", []), ("x5", []), ("z55", []), ("z110", []), ("z165", []),
         ("muon", []), ("pion", []), ("electron", []),
-        ("pu200", []), ("pu200", [("noise", 0.1)]), ("pu200", [("missing", 0.02)]), ("pu200", [("dead", 0.02)]),
-        ("pu200", [("merged", 2.0)]), ("pu200", [("merged", 5.0)]), ("pu200", [("misaligned", 0.05)]),
+        ("pu200", []), ("pu200", [("misaligned", 0.05)]),
         ("pu200", [("merged", 2.0), ("missing", 0.02), ("misaligned", 0.05), ("noise", 0.1)]),
+        ("pu200", [("noise", 0.1)]), ("pu200", [("missing", 0.02)]), ("pu200", [("dead", 0.02)]),
+        ("pu200", [("merged", 2.0)]), ("pu200", [("merged", 5.0)]),
         ("ions", []), ("pu350", [])]
 COUNTS = {"wanted": "n_wanted", "found": "n_found", "tracks": "n_tracks", "matched": "n_matched",
           "impure_tracks": "n_impure", "hard": "n_hard", "hard_matched": "n_hard_matched", "hard_5": "n_hard_5",
