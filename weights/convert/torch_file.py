@@ -131,7 +131,7 @@ _DICTS = {
 def _check_opcodes(data: bytes) -> None:
     """Refuses lengths beyond the end and memo numbers that would make the unpickler take all memory."""
     for opcode, argument, _ in pickletools.genops(data):
-        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > len(data):
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument or 0) > len(data):
             raise ValueError(f"a broken pickle: memo number {argument}")
 
 
