@@ -105,6 +105,7 @@ def randomise(module, seed):
 
 class Compare(unittest.TestCase):
     def setUp(self):
+        torch.manual_seed(1)
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
         self.folder = pathlib.Path(folder.name)
