@@ -21,8 +21,7 @@ template <int D> struct shared_t {
 };
 
 /* The choice is made once, not per value: a hundred copies of it would not fit the instruction cache. */
-template <int TILES, typename F>
-static __device__ void each(float (&c)[M_TILES][TILES][4], F f) {
+template <int TILES, typename F> static __device__ void each(float (&c)[M_TILES][TILES][4], F f) {
 #pragma unroll
     for (int m = 0; m < M_TILES; m++) {
 #pragma unroll
@@ -100,7 +99,8 @@ static __device__ void run_layer(shared_t<D> &s, const char *image, const tm_fus
                 uint32_t a[M_TILES][4];
 #pragma unroll
                 for (int m = 0; m < M_TILES; m++) {
-                    tm_ptx_load_matrices(a[m], rows + m * TM_MMA_ROWS * (D + PAD) + (k + i) * TM_MMA_K);
+                    tm_ptx_load_matrices(a[m],
+                                         rows + m * TM_MMA_ROWS * (D + PAD) + (k + i) * TM_MMA_K);
                 }
                 uint4 now[PAIRS];
 #pragma unroll
@@ -205,7 +205,8 @@ static __device__ void run_last(shared_t<D> &s, const char *image, const tm_fuse
         for (uint32_t k = 0; k < D / TM_MMA_K; k++) {
             uint32_t a[4];
             uint4 b = w[k * TM_GPU_WARP];
-            tm_ptx_load_matrices(a, &s.a[warp * TM_MMA_ROWS + lane % 16][k * TM_MMA_K + lane / 16 * 8]);
+            tm_ptx_load_matrices(
+                a, &s.a[warp * TM_MMA_ROWS + lane % 16][k * TM_MMA_K + lane / 16 * 8]);
             tm_mma(c[0], a, b.x, b.y);
             tm_mma(c[1], a, b.z, b.w);
         }

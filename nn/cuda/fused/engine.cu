@@ -28,16 +28,22 @@ typedef struct {
     cudaGraphExec_t graph; /* NULL: to be captured */
 } bucket_t;
 
+/* The columns that a model asks for: x, y, z, then those of its features. */
+typedef struct {
+    uint32_t n_columns;
+    const char *name[TM_FUSED_COLUMNS_MAX];
+} wanted_t;
+
 struct tm_fused {
     tm_fused_model_t model;
     tm_fused_context_t context;
-    bool links; /* the host makes the tracks */
+    bool links;                  /* the host makes the tracks */
     bucket_t bucket[2][BUCKETS]; /* small events, one large event */
     cudaEvent_t mark[MARKS];
     char *pinned;
-    size_t pinned_bytes;
     const bucket_t *last; /* for tests */
     tm_fused_counts_t last_counts;
+    wanted_t wanted;
     size_t column_bytes; /* of one point, all columns, at most */
 };
 
@@ -68,14 +74,6 @@ static cudaError_t lay_out(const tm_fused_t *fused, const tm_fused_capacity_t *c
     const size_t n = capacity->points;
     const size_t kept = capacity->kept;
     const size_t width = c->model->gnn_width;
-    const tm_inputs_t *lists[] = {&p->gnn.node_inputs, &p->gnn.edge_inputs, &p->gnn.output_inputs};
-    bool with_x0 = false;
-    for (const tm_inputs_t *list : lists) {
-        for (uint32_t k = 0; k < list->n; k++) {
-            with_x0 = with_x0 || list->part[k] == TM_IN_X0 || list->part[k] == TM_IN_X0_SRC ||
-                      list->part[k] == TM_IN_X0_DST;
-        }
-    }
     tm_fused_arena_t arena = {base, 0};
     tm_fused_arena_t *a = &arena;
     *plan = (tm_fused_plan_t){};
@@ -91,7 +89,6 @@ static cudaError_t lay_out(const tm_fused_t *fused, const tm_fused_capacity_t *c
     plan->embedding = tm_fused_take<float>(a, n * p->embed.mlp.out);
     plan->order = tm_fused_take<uint32_t>(a, n);
     plan->node_place = tm_fused_take<float4>(a, n);
-    plan->node_rho = tm_fused_take<float>(a, n);
     plan->filter_x = tm_fused_take<__half>(a, n * TM_FUSED_FEATURES_MAX);
     plan->gnn_features = tm_fused_take<float>(a, n * TM_FUSED_FEATURES_MAX);
     cudaError_t error = tm_fused_search_plan(p, capacity, c->processors, a, &plan->search);
@@ -108,7 +105,7 @@ static cudaError_t lay_out(const tm_fused_t *fused, const tm_fused_capacity_t *c
     plan->dst_unsorted = tm_fused_take<uint32_t>(a, kept);
     plan->by_dst = tm_fused_take<uint32_t>(a, kept);
     plan->x = tm_fused_take<float>(a, n * width);
-    plan->x0 = with_x0 ? tm_fused_take<float>(a, n * width) : NULL;
+    plan->x0 = c->model->with_x0 ? tm_fused_take<float>(a, n * width) : NULL;
     plan->tables = tm_fused_take<__half>(a, n * TM_FUSED_TABLES_MAX * width);
     plan->e = tm_fused_take<__half>(a, kept * width);
     plan->e0 = c->model->with_e0 ? tm_fused_take<__half>(a, kept * width) : NULL;
@@ -236,11 +233,6 @@ static bucket_t *find_bucket(tm_fused_t *fused, uint32_t n_points, bool large) {
 
 /* ---- upload ---- */
 
-typedef struct {
-    uint32_t n_columns;
-    const char *name[TM_FUSED_COLUMNS_MAX];
-} wanted_t;
-
 static void wanted_columns(const tm_pipeline_t *p, wanted_t *wanted) {
     static const char *const places[] = {"x", "y", "z"};
     wanted->n_columns = 0;
@@ -308,8 +300,8 @@ static void write_header(const tm_fused_plan_t *plan, const tm_engine_item_t *it
 
 /* Columns go up one by one: the next is copied to pinned memory while one is on its way. */
 static tm_status_t upload(tm_gpu_t *gpu, const tm_fused_t *fused, const tm_fused_plan_t *plan,
-                          const wanted_t *wanted, const tm_engine_item_t *items, uint32_t n,
-                          tm_error_t *err) {
+                          const tm_engine_item_t *items, uint32_t n, tm_error_t *err) {
+    const wanted_t *wanted = &fused->wanted;
     char *pinned = fused->pinned;
     const size_t columns_at = plan->columns - (char *)plan->header;
     write_header(plan, items, n, pinned);
@@ -370,9 +362,9 @@ static void pieces_of(const tm_fused_t *fused, const tm_fused_plan_t *plan, size
     const tm_pipeline_t *p = fused->context.pipeline;
     const size_t points = plan->capacity.points;
     const size_t most_tracks = n / (p->tracks.min_points > 0 ? p->tracks.min_points : 1);
-    const size_t most_links =
-        p->tracks.builder == TM_BUILDER_BEST_EDGES && n < plan->capacity.kept ? n
-                                                                              : plan->capacity.kept;
+    const size_t most_links = p->tracks.builder == TM_BUILDER_BEST_EDGES && n < plan->capacity.kept
+                                  ? n
+                                  : plan->capacity.kept;
     const piece_t tracks[DOWNLOADS] = {{&plan->header->counts, sizeof(tm_fused_counts_t)},
                                        {plan->result, (most_tracks + 1) * sizeof(uint32_t)},
                                        {plan->result + points + 1, most_tracks * sizeof(float)},
@@ -574,12 +566,10 @@ static bool enlarge(bucket_t *bucket, const tm_fused_counts_t *counts) {
 static tm_status_t run_batch(tm_gpu_t *gpu, tm_fused_t *fused, tm_engine_item_t *items, uint32_t n,
                              uint32_t n_points, bool large, bool *ran, tm_error_t *err) {
     const uint64_t started_us = now_us();
-    wanted_t wanted;
     result_t result = {};
     bucket_t *bucket = find_bucket(fused, n_points, large);
-    wanted_columns(gpu->device.pipeline, &wanted);
     for (uint32_t i = 0; i < n; i++) {
-        TM_TRY(check_columns(&wanted, items[i].event, err));
+        TM_TRY(check_columns(&fused->wanted, items[i].event, err));
     }
     for (int attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
         TM_TRY(prepare_bucket(gpu, fused, bucket, large, err));
@@ -591,7 +581,7 @@ static tm_status_t run_batch(tm_gpu_t *gpu, tm_fused_t *fused, tm_engine_item_t 
         void *staging = NULL;
         TM_TRY(tm_gpu_staging(gpu, pinned > down ? pinned : down, &staging, err));
         fused->pinned = (char *)staging;
-        TM_TRY(upload(gpu, fused, plan, &wanted, items, n, err));
+        TM_TRY(upload(gpu, fused, plan, items, n, err));
         TM_TRY(
             tm_gpu_check(gpu, cudaGraphLaunch(bucket->graph, gpu->stream), "finding tracks", err));
         TM_TRY(download(gpu, fused, plan, n_points, &result, err));
@@ -676,11 +666,9 @@ size_t tm_fused_shared_bytes(const tm_fused_model_t *model) {
     return most;
 }
 
-static tm_status_t load_weights(tm_gpu_t *gpu, tm_fused_t *fused, tm_error_t *err) {
+static tm_status_t load_weights(tm_gpu_t *gpu, tm_fused_t *fused, size_t bytes, tm_error_t *err) {
     const tm_pipeline_t *p = gpu->device.pipeline;
     char *device = NULL;
-    TM_TRY(tm_fused_pack(p, NULL, NULL, &fused->model, err));
-    size_t bytes = fused->model.bytes;
     TM_TRY(tm_gpu_reserve(gpu, TM_GPU_FUSED_WEIGHTS, bytes, &device, err));
     char *host = (char *)calloc(bytes, 1);
     if (!host) {
@@ -712,9 +700,8 @@ tm_status_t tm_fused_open(tm_gpu_t *gpu, tm_fused_t **out, tm_error_t *err) {
         gpu, cudaDeviceGetAttribute(&cooperative, cudaDevAttrCooperativeLaunch, gpu->ordinal),
         "asking the GPU", err));
     TM_TRY(tm_gpu_check(gpu,
-                        cudaDeviceGetAttribute(&shared_bytes,
-                                               cudaDevAttrMaxSharedMemoryPerBlockOptin,
-                                               gpu->ordinal),
+                        cudaDeviceGetAttribute(
+                            &shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, gpu->ordinal),
                         "asking the GPU", err));
     TM_TRY(tm_fused_pack(p, NULL, NULL, &sizes, err));
     if (!cooperative || tm_fused_shared_bytes(&sizes) > (size_t)shared_bytes) {
@@ -725,9 +712,8 @@ tm_status_t tm_fused_open(tm_gpu_t *gpu, tm_fused_t **out, tm_error_t *err) {
         return tm_error_set(err, TM_E_NO_MEMORY, "no memory for an engine");
     }
     *out = fused;
-    wanted_t wanted;
-    wanted_columns(p, &wanted);
-    fused->column_bytes = wanted.n_columns * sizeof(float);
+    wanted_columns(p, &fused->wanted);
+    fused->column_bytes = fused->wanted.n_columns * sizeof(float);
     fused->links = gpu->post != NULL;
     fused->context.pipeline = p;
     fused->context.model = &fused->model;
@@ -739,7 +725,7 @@ tm_status_t tm_fused_open(tm_gpu_t *gpu, tm_fused_t **out, tm_error_t *err) {
     for (int k = 0; k < MARKS; k++) {
         TM_TRY(tm_gpu_check(gpu, cudaEventCreate(&fused->mark[k]), "an event", err));
     }
-    TM_TRY(load_weights(gpu, fused, err));
+    TM_TRY(load_weights(gpu, fused, sizes.bytes, err));
     return tm_gpu_check(gpu, tm_fused_prepare(&fused->model), "preparing kernels", err);
 }
 

@@ -129,16 +129,14 @@ cudaError_t tm_fused_features(const tm_fused_context_t *c, const tm_fused_plan_t
 
 static __global__ void __launch_bounds__(TM_GPU_THREADS)
     gather(const tm_fused_counts_t *counts, const uint32_t *order, const float4 *row_place,
-           const float *row_rho, const float *row_features, uint32_t n_features,
-           const tm_feature_list_t filter, const tm_feature_list_t gnn, float4 *node_place,
-           float *node_rho, __half *filter_x, float *gnn_features) {
+           const float *row_features, uint32_t n_features, const tm_feature_list_t filter,
+           const tm_feature_list_t gnn, float4 *node_place, __half *filter_x, float *gnn_features) {
     uint64_t node = tm_gpu_thread();
     if (node >= counts->n_points) {
         return;
     }
     uint64_t row = order[node];
     node_place[node] = row_place[row];
-    node_rho[node] = row_rho[row];
     for (uint32_t k = 0; k < TM_FUSED_FEATURES_MAX; k++) {
         filter_x[node * TM_FUSED_FEATURES_MAX + k] =
             __float2half_rn(k < filter.n ? row_features[row * n_features + filter.index[k]] : 0);
@@ -151,8 +149,8 @@ static __global__ void __launch_bounds__(TM_GPU_THREADS)
 
 cudaError_t tm_fused_to_nodes(const tm_fused_context_t *c, const tm_fused_plan_t *plan) {
     gather<<<tm_gpu_blocks(plan->capacity.points, TM_GPU_THREADS), TM_GPU_THREADS, 0, c->stream>>>(
-        &plan->header->counts, plan->order, plan->row_place, plan->row_rho, plan->row_features,
+        &plan->header->counts, plan->order, plan->row_place, plan->row_features,
         c->pipeline->n_features, c->pipeline->filter.features, c->pipeline->gnn.features,
-        plan->node_place, plan->node_rho, plan->filter_x, plan->gnn_features);
+        plan->node_place, plan->filter_x, plan->gnn_features);
     return cudaGetLastError();
 }

@@ -28,7 +28,6 @@ typedef struct {
     const uint32_t *src, *dst;
     double least;
     uint32_t *words;
-    float *logits;
 } filter_t;
 
 template <int H> static __global__ void __launch_bounds__(THREADS, 1) filter(const filter_t f) {
@@ -86,9 +85,6 @@ template <int H> static __global__ void __launch_bounds__(THREADS, 1) filter(con
         if (lane == 0) {
             f.words[first / EDGES_PER_WARP] = word;
         }
-        if (f.logits && first + lane < n) {
-            f.logits[first + lane] = logit;
-        }
     }
 }
 
@@ -107,8 +103,7 @@ static cudaError_t launch(const tm_fused_context_t *c, const tm_fused_plan_t *pl
                   .src = plan->edges.src,
                   .dst = plan->edges.dst,
                   .least = tm_gpu_least_logit(c->pipeline->filter.cut),
-                  .words = plan->keep_words,
-                  .logits = plan->filter_logits};
+                  .words = plan->keep_words};
     tm_gpu_edge_features_of(c->pipeline, &f.list);
     filter<H><<<c->processors, THREADS, tm_fused_filter_bytes(c->model), c->stream>>>(f);
     return cudaGetLastError();
@@ -120,8 +115,7 @@ static __global__ void __launch_bounds__(TM_GPU_THREADS)
     const uint32_t n = tm_fused_edge_count(counts, capacity);
     for (uint64_t i = tm_gpu_thread() * EDGES_PER_WARP; i < n;
          i += (uint64_t)gridDim.x * blockDim.x * EDGES_PER_WARP) {
-        words[i / EDGES_PER_WARP] =
-            n - i < EDGES_PER_WARP ? (1u << (n - i)) - 1 : TM_GPU_WARP_MASK;
+        words[i / EDGES_PER_WARP] = n - i < EDGES_PER_WARP ? (1u << (n - i)) - 1 : TM_GPU_WARP_MASK;
     }
 }
 
@@ -274,8 +268,8 @@ cudaError_t tm_fused_keep(const tm_fused_context_t *c, const tm_fused_plan_t *pl
     }
     bytes = plan->cub_bytes;
     if (error == cudaSuccess) {
-        error = scan(plan->cub, bytes, degree_t{counts, capacity->kept, plan->dst_counts}, plan->dst_offsets,
-                     capacity->points + 1, c->stream);
+        error = scan(plan->cub, bytes, degree_t{counts, capacity->kept, plan->dst_counts},
+                     plan->dst_offsets, capacity->points + 1, c->stream);
     }
     if (error == cudaSuccess) {
         scatter<<<blocks, TM_GPU_THREADS, 0, c->stream>>>(counts, capacity->kept, plan->kept.dst,

@@ -22,11 +22,11 @@
 #include "nn/cuda/gpu.cuh"
 
 /* Events of a batch. */
-#define TM_FUSED_EVENTS_MAX 64
+#define TM_FUSED_EVENTS_MAX TM_ENGINE_BATCH_MAX
 /* An event of more points is put in order for the search and makes a batch of its own; smaller ones
  * are searched in the order of their rows. It depends on the event alone, so that an event's answer
  * does not depend on the events beside it. */
-#define TM_FUSED_SMALL_POINTS 8192u
+#define TM_FUSED_SMALL_POINTS TM_ENGINE_SMALL_POINTS
 /* Bits of a row number: TM_POINTS_MAX fits. */
 #define TM_FUSED_ROW_BITS 22
 
@@ -74,26 +74,12 @@ typedef struct {
     uint32_t bad_feature, bad_row; /* complements of the first value that is not finite; 0: none */
     uint32_t taken[3]; /* whether a round of the track builder took an edge */
     uint32_t n_links;  /* edges that the builder took, where the host does the rest */
-    uint32_t spare;
 } tm_fused_counts_t;
-
-/* Coordinates by node. */
-typedef struct {
-    const float4 *place; /* r, phi, z, eta: mm, radians */
-    const float *rho;
-    const uint32_t *order; /* row of a node */
-} tm_fused_nodes_t;
 
 /* Edges by node, sorted by source, then target. */
 typedef struct {
     uint32_t *src, *dst; /* [capacity] */
     uint32_t *offsets;   /* [points + 1]: edges of a source; valid up to n_points */
 } tm_fused_edges_t;
-
-/* ---- order.cu ---- */
-
-typedef struct tm_fused_order tm_fused_order_t;
-
-/* ---- search.cu: see fused/search.cuh ---- */
 
 #endif

@@ -12,8 +12,6 @@
  *
  * Node states are fp32, tables and edge states fp16, all in lane order (mma.cuh).
  */
-#include <assert.h>
-
 #include "nn/cuda/fused/edges.cuh"
 
 #define WARPS 8
@@ -26,7 +24,6 @@
 typedef struct {
     tm_fused_node_mlp_t net;
     const tm_fused_counts_t *counts;
-    uint32_t kept_capacity;
     bool encode; /* from features, not from states */
     bool residual;
     bool keep_first;       /* also into x0 */
@@ -61,8 +58,8 @@ static __device__ void load_states(tm_fused_rows<H, 1> &rows, const float *x,
 /* rows.a = what the edges of each node come to. order NULL: edges lie in the order of offsets */
 template <int H>
 static __device__ void gather_edges(tm_fused_rows<H, 1> &rows, tm_fused_node_kind_t kind,
-                                    const __half *e, const uint32_t *offsets,
-                                    const uint32_t *order, const uint32_t (&node)[2]) {
+                                    const __half *e, const uint32_t *offsets, const uint32_t *order,
+                                    const uint32_t (&node)[2]) {
     const int q = threadIdx.x % 4;
 #pragma unroll
     for (int h = 0; h < 2; h++) {
@@ -91,9 +88,9 @@ static __device__ void gather_edges(tm_fused_rows<H, 1> &rows, tm_fused_node_kin
                 }
             }
         }
-        const float scale = kind == TM_FUSED_SUM                ? TM_FUSED_SUM_SCALE
+        const float scale = kind == TM_FUSED_SUM                   ? TM_FUSED_SUM_SCALE
                             : kind == TM_FUSED_MEAN && end > begin ? 1.0f / (float)(end - begin)
-                                                                : 1;
+                                                                   : 1;
 #pragma unroll
         for (int i = 0; i < H / 4; i++) { /* fp16 ends at 65504 */
             sum[i] = fminf(fmaxf(sum[i] * scale, -65504.0f), 65504.0f);
@@ -312,8 +309,11 @@ template <int H> static __global__ void __launch_bounds__(THREADS) edges(const e
         }
         if (a.update) {
             rows.each([](float) { return 0.0f; }); /* the bias is in the table of the sources */
-            rows.add([&](int, int h) { return a.tables + ((size_t)from[h] * TABLES_MAX + a.slot) * H; });
-            rows.add([&](int, int h) { return a.tables + ((size_t)to[h] * TABLES_MAX + a.slot + 1) * H; });
+            rows.add(
+                [&](int, int h) { return a.tables + ((size_t)from[h] * TABLES_MAX + a.slot) * H; });
+            rows.add([&](int, int h) {
+                return a.tables + ((size_t)to[h] * TABLES_MAX + a.slot + 1) * H;
+            });
             if (a.encode) {
                 multiply_edge_features(rows, a, staged, first, n, w);
             } else {
@@ -331,15 +331,20 @@ template <int H> static __global__ void __launch_bounds__(THREADS) edges(const e
             rows.store(
                 [&](int, int h) { return valid[h] ? a.e + (size_t)edge[h] * H : (__half *)NULL; });
             if (a.keep_first) {
-                rows.store(
-                    [&](int, int h) { return valid[h] ? a.e0 + (size_t)edge[h] * H : (__half *)NULL; });
+                rows.store([&](int, int h) {
+                    return valid[h] ? a.e0 + (size_t)edge[h] * H : (__half *)NULL;
+                });
             }
         }
         if (a.score) {
             float dots[1][2];
             rows.each([](float) { return 0.0f; });
-            rows.add([&](int, int h) { return a.tables + ((size_t)from[h] * TABLES_MAX + a.output_slot) * H; });
-            rows.add([&](int, int h) { return a.tables + ((size_t)to[h] * TABLES_MAX + a.output_slot + 1) * H; });
+            rows.add([&](int, int h) {
+                return a.tables + ((size_t)from[h] * TABLES_MAX + a.output_slot) * H;
+            });
+            rows.add([&](int, int h) {
+                return a.tables + ((size_t)to[h] * TABLES_MAX + a.output_slot + 1) * H;
+            });
             rows.multiply((const uint4 *)(output + a.output.layer[0].w));
             rows.run_rest(output, a.output);
             rows.dot(output, a.output, dots);
@@ -404,7 +409,6 @@ template <int H> static cudaError_t run(const tm_fused_context_t *c, const tm_fu
     const tm_fused_model_t *model = c->model;
     nodes_t node = {};
     node.counts = &plan->header->counts;
-    node.kept_capacity = plan->capacity.kept;
     node.features = plan->gnn_features;
     node.x = plan->x;
     node.x0 = plan->x0;
@@ -478,9 +482,9 @@ cudaError_t tm_fused_gnn(const tm_fused_context_t *c, const tm_fused_plan_t *pla
 }
 
 static size_t most_node_bytes(const tm_fused_model_t *model) {
-    const tm_fused_node_mlp_t *nets[] = {&model->node_encoder,   &model->node_mlp,
-                                         &model->last_node_mlp,  &model->encoder_tables,
-                                         &model->edge_tables,    &model->output_tables};
+    const tm_fused_node_mlp_t *nets[] = {&model->node_encoder,  &model->node_mlp,
+                                         &model->last_node_mlp, &model->encoder_tables,
+                                         &model->edge_tables,   &model->output_tables};
     size_t most = 0;
     for (const tm_fused_node_mlp_t *net : nets) {
         most = net->mlp.bytes > most ? net->mlp.bytes : most;
@@ -501,8 +505,8 @@ size_t tm_fused_gnn_bytes(const tm_fused_model_t *model) {
 }
 
 template <int H> static cudaError_t prepare(const tm_fused_model_t *model) {
-    cudaError_t error = cudaFuncSetAttribute(
-        nodes<H>, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)most_node_bytes(model));
+    cudaError_t error = cudaFuncSetAttribute(nodes<H>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                             (int)most_node_bytes(model));
     return error == cudaSuccess
                ? cudaFuncSetAttribute(edges<H>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                       (int)most_edge_bytes(model))

@@ -58,7 +58,7 @@ typedef struct {
     tm_fused_mlp_t edge_encoder; /* k steps: edge features, hi and lo */
     tm_fused_mlp_t edge_mlp;     /* k steps: e, and e0 if with_e0 */
     tm_fused_mlp_t output;       /* k steps: e */
-    bool with_e0;
+    bool with_x0, with_e0; /* the encoders' results are wanted again */
     bool edge_first; /* edges are updated before nodes, so that these add up new states */
     size_t bytes;    /* of all images */
 } tm_fused_model_t;

@@ -479,6 +479,10 @@ static void write_all(writer_t *w, const tm_pipeline_t *p, tm_fused_model_t *mod
     model->embed_width = p->embed.mlp.op[0].out;
     model->filter_width = p->filter.present ? p->filter.mlp.op[0].out : 0;
     model->edge_first = p->gnn.order == TM_ORDER_EDGE_FIRST;
+    model->with_x0 = has(&p->gnn.node_inputs, TM_IN_X0) || has(&p->gnn.edge_inputs, TM_IN_X0_SRC) ||
+                     has(&p->gnn.edge_inputs, TM_IN_X0_DST) ||
+                     has(&p->gnn.output_inputs, TM_IN_X0_SRC) ||
+                     has(&p->gnn.output_inputs, TM_IN_X0_DST);
     model->gnn_width = width;
 
     size_t image = begin_image(w, &model->embed);
@@ -530,9 +534,9 @@ static bool narrow(uint32_t width) {
 
 static const char *obstacle(const tm_pipeline_t *p) {
     static const tm_input_kind_t filter_parts[] = {TM_IN_X_SRC, TM_IN_X_DST, TM_IN_EDGE_FEATURES};
-    static const tm_input_kind_t node_parts[] = {
-        TM_IN_X,       TM_IN_X0,      TM_IN_SUM_DST,  TM_IN_SUM_SRC,
-        TM_IN_MAX_DST, TM_IN_MAX_SRC, TM_IN_MEAN_DST, TM_IN_MEAN_SRC};
+    static const tm_input_kind_t node_parts[] = {TM_IN_X,        TM_IN_X0,      TM_IN_SUM_DST,
+                                                 TM_IN_SUM_SRC,  TM_IN_MAX_DST, TM_IN_MAX_SRC,
+                                                 TM_IN_MEAN_DST, TM_IN_MEAN_SRC};
     static const tm_input_kind_t edge_parts[] = {TM_IN_X_SRC,  TM_IN_X_DST, TM_IN_X0_SRC,
                                                  TM_IN_X0_DST, TM_IN_E,     TM_IN_E0};
     static const tm_input_kind_t out_parts[] = {TM_IN_X_SRC, TM_IN_X_DST, TM_IN_X0_SRC,

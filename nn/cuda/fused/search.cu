@@ -256,7 +256,7 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS_WANTED)
     for (uint32_t number = blockIdx.x; number < n_items;) {
         uint32_t next = 0;
         if (threadIdx.x == 0) {
-            /* asked for now, wanted when this item is done */
+            /* the next item: its number arrives while this one is worked on */
             next = gridDim.x + (uint32_t)atomicAdd(&s.counters[TM_SEARCH_NEXT_ITEM], 1ull);
         }
         const uint64_t item = s.items[number];

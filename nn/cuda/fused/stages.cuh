@@ -42,7 +42,6 @@ typedef struct {
 
     uint32_t *order; /* row of a node */
     float4 *node_place;
-    float *node_rho;
     __half *filter_x;   /* [points, 16] by node */
     float *gnn_features; /* [points, 16] by node */
 
@@ -51,7 +50,6 @@ typedef struct {
 
     uint32_t *keep_words;  /* a bit per edge of the radius graph */
     uint32_t *keep_places; /* bits before each word */
-    float *filter_logits;  /* [edges]; only where it is wanted */
     tm_fused_edges_t kept;
     uint32_t *dst_counts, *dst_offsets; /* [points + 1] */
     uint32_t *dst_unsorted, *by_dst;    /* [kept] */
