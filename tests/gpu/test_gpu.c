@@ -23,6 +23,7 @@
 #define SKIPPED 77
 #define SINGLE_LIMIT 3e-5 /* relative: what fp32 loses */
 #define HALF_LIMIT 3e-3   /* what fp16 may lose */
+#define MANY_VALUES 25
 #define D2_SLACK 1e-6
 #define CUT_SLACK 1e-4
 #define FLIPPED_MAX 1e-3 /* share of edge decisions that precision may change */
@@ -33,7 +34,8 @@ static const double limits[] = {SINGLE_LIMIT, HALF_LIMIT};
 static double worst[2]; /* of all comparisons, per precision */
 static char worst_what[2][160];
 
-/* ‖a − b‖ / ‖b‖ within the limit of the precision. */
+/* ‖a − b‖ / ‖b‖ within the limit of the precision. The limits are meant for many values; a few random
+ * ones may all lie close to 0, where relative errors are larger. */
 static void compare(int precision, const float *a, const float *b, size_t n, const char *what) {
     double difference = 0;
     double norm = 0;
@@ -47,9 +49,11 @@ static void compare(int precision, const float *a, const float *b, size_t n, con
         worst[precision] = relative;
         snprintf(worst_what[precision], sizeof worst_what[precision], "%s", what);
     }
-    if (!(relative < limits[precision])) {
+    const double limit =
+        limits[precision] * (n >= MANY_VALUES ? 1 : sqrt(MANY_VALUES / (double)(n + 1)));
+    if (!(relative < limit)) {
         fail_msg("%s, %s: relative difference %g of %zu values, limit %g", gpus[precision]->name,
-                 what, relative, n, limits[precision]);
+                 what, relative, n, limit);
     }
 }
 
