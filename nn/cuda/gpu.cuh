@@ -298,18 +298,7 @@ tm_status_t tm_gpu_kd_order(tm_gpu_t *gpu, uint32_t n, uint32_t dim, const float
 
 /* ---- what follows the track builder, on the host: post.cu ---- */
 
-/* Points in host memory, by row, as they come from the GPU. */
-typedef struct {
-    const float4 *place; /* r, phi, z, eta */
-    const float *rho;
-} tm_gpu_host_points_t;
-
-/* tm_post_run for n points from row `first` on; links are those of rows, and none of another event. */
-tm_status_t tm_gpu_post(tm_gpu_t *gpu, const tm_gpu_host_points_t *points, uint32_t first,
-                        uint32_t n, const tm_links_t *links, tm_tracks_t *tracks,
-                        uint64_t *track_edges, tm_error_t *err);
-
-/* The same from what lies on the GPU: states [edges->n] are `taken` where the builder took an edge. */
+/* tm_post_run from what lies on the GPU: states [edges->n] are `taken` where the builder took an edge. */
 tm_status_t tm_gpu_post_edges(tm_gpu_t *gpu, const tm_points_t *points, const tm_edges_t *edges,
                               const float *logits, const uint8_t *states, uint8_t taken,
                               tm_tracks_t *tracks, uint64_t *track_edges, tm_error_t *err);

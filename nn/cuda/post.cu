@@ -1,47 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <stdlib.h>
-#include <string.h>
 
 #include "nn/cuda/gpu.cuh"
 
 /* Of the host, for the steps behind the track builder of one context. */
 #define POST_THREADS 4
-
-tm_status_t tm_gpu_post(tm_gpu_t *gpu, const tm_gpu_host_points_t *points, uint32_t first,
-                        uint32_t n, const tm_links_t *links, tm_tracks_t *tracks,
-                        uint64_t *track_edges, tm_error_t *err) {
-    /* three columns, and links by the event's own rows */
-    size_t floats = 3 * (size_t)n;
-    float *columns = (float *)malloc((floats + 1) * sizeof *columns);
-    uint32_t *ends = (uint32_t *)malloc((2 * (size_t)links->n + 1) * sizeof *ends);
-    tm_status_t status = TM_OK;
-    if (!columns || !ends) {
-        status = tm_error_set(err, TM_E_NO_MEMORY, "no memory for the candidates of %u points", n);
-    } else {
-        for (uint32_t i = 0; i < n; i++) {
-            const float4 place = points->place[first + i];
-            columns[i] = place.x;
-            columns[n + i] = place.y;
-            columns[2 * (size_t)n + i] = place.z;
-        }
-        for (uint32_t k = 0; k < links->n; k++) {
-            ends[k] = links->src[k] - first;
-            ends[links->n + k] = links->dst[k] - first;
-        }
-        tm_points_t own = {.n = n,
-                           .r = columns,
-                           .phi = columns + n,
-                           .z = columns + 2 * (size_t)n,
-                           .eta = NULL,
-                           .rho = points->rho + first};
-        tm_links_t own_links = {links->n, ends, ends + links->n, links->logits};
-        status = tm_post_run(gpu->post, gpu->device.pipeline, &own, &own_links, POST_THREADS,
-                             gpu->device.cancelled, tracks, track_edges, err);
-    }
-    free(columns);
-    free(ends);
-    return status;
-}
 
 tm_status_t tm_gpu_post_edges(tm_gpu_t *gpu, const tm_points_t *points, const tm_edges_t *edges,
                               const float *logits, const uint8_t *states, uint8_t taken,
@@ -52,10 +14,10 @@ tm_status_t tm_gpu_post_edges(tm_gpu_t *gpu, const tm_points_t *points, const tm
     const struct {
         const void *from;
         size_t bytes;
-    } arrays[ARRAYS] = {{points->r, n * sizeof(float)},   {points->phi, n * sizeof(float)},
-                        {points->z, n * sizeof(float)},   {points->rho, n * sizeof(float)},
+    } arrays[ARRAYS] = {{points->r, n * sizeof(float)},     {points->phi, n * sizeof(float)},
+                        {points->z, n * sizeof(float)},     {points->rho, n * sizeof(float)},
                         {edges->src, m * sizeof(uint32_t)}, {edges->dst, m * sizeof(uint32_t)},
-                        {logits, m * sizeof(float)},      {states, m}};
+                        {logits, m * sizeof(float)},        {states, m}};
     size_t bytes = 0;
     for (int k = 0; k < ARRAYS; k++) {
         bytes += arrays[k].bytes;

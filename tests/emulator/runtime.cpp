@@ -289,8 +289,28 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, int, cudaS
     return cudaSuccess;
 }
 
+cudaError_t cudaMemcpy2DAsync(void *to, size_t to_pitch, const void *from, size_t from_pitch,
+                              size_t bytes, size_t rows, int, cudaStream_t stream) {
+    tm_emulator::submit(stream, [=] {
+        for (size_t i = 0; i < rows; i++) {
+            memcpy((char *)to + i * to_pitch, (const char *)from + i * from_pitch, bytes);
+        }
+    });
+    return cudaSuccess;
+}
+
 cudaError_t cudaMemsetAsync(void *to, int value, size_t bytes, cudaStream_t stream) {
     tm_emulator::submit(stream, [=] { memset(to, value, bytes); });
+    return cudaSuccess;
+}
+
+cudaError_t cudaMemset2DAsync(void *to, size_t pitch, int value, size_t bytes, size_t rows,
+                              cudaStream_t stream) {
+    tm_emulator::submit(stream, [=] {
+        for (size_t i = 0; i < rows; i++) {
+            memset((char *)to + i * pitch, value, bytes);
+        }
+    });
     return cudaSuccess;
 }
 

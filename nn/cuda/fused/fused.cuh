@@ -73,7 +73,7 @@ typedef struct {
     uint32_t flags;
     uint32_t bad_feature, bad_row; /* complements of the first value that is not finite; 0: none */
     uint32_t taken[3]; /* whether a round of the track builder took an edge */
-    uint32_t n_links;  /* edges that the builder took, where the host does the rest */
+    uint32_t n_links;  /* edges that the builder took, for the steps behind it */
 } tm_fused_counts_t;
 
 /* Edges by node, sorted by source, then target. */

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "nn/cuda/fused/model.cuh"
-#include "nn/cuda/fused/search.cuh"
+#include "nn/cuda/fused/post.cuh"
 
 #define IMAGE_ALIGNMENT 256
 #define EMBED_OUT 16    /* the last layer of the embedding, padded */
@@ -582,6 +582,9 @@ static const char *obstacle(const tm_pipeline_t *p) {
         !has(&p->gnn.edge_inputs, TM_IN_E) || !only(&p->gnn.output_inputs, out_parts, 5) ||
         !has(&p->gnn.output_inputs, TM_IN_E)) {
         return "the gnn's inputs";
+    }
+    if ((tm_post_wanted(p) || p->tracks.fit.present) && !tm_fused_post_can_run(p)) {
+        return "the steps behind the track builder";
     }
     return NULL;
 }

@@ -10,12 +10,6 @@
  * Arithmetic is that of nn/tracks_*.c in double precision and in the same order, compiled without
  * fused multiply-add. What differs from the CPU are the last bits of sin, cos, asin, asinh, atan2, exp
  * and log, so a decision may differ where a χ² or a score is within some 1e-12 of its limit.
- *
- * How it goes into the engine, whose tm_fused_tracks hands out links where plan->link_src is set:
- *   lay_out:     tm_fused_post_plan behind plan->link_logits; a tm_fused_post_t in the bucket
- *   launch_all:  tm_fused_post right behind tm_fused_tracks
- *   download:    the tracks' pieces, not the links'; and of every starts array the first most_tracks
- *   afterwards:  hand_out as for models without steps, and each event's part of the start values
  */
 #ifndef TM_NN_CUDA_FUSED_POST_CUH
 #define TM_NN_CUDA_FUSED_POST_CUH

@@ -67,7 +67,7 @@ typedef struct {
     uint32_t *track_numbers, *track_places; /* [points] */
     uint32_t *block_sums;                   /* [2, blocks] */
     uint32_t *members;                      /* [points] */
-    uint32_t *link_src, *link_dst; /* [kept] rows; NULL: the GPU makes the tracks */
+    uint32_t *link_src, *link_dst; /* [kept] rows, for the steps behind the builder; NULL: there are none */
     float *link_logits;
     uint32_t *result; /* offsets [points + 1], scores [points], indices [points], in that order */
 

@@ -162,7 +162,7 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS_PER_PROCESSOR)
     if (t.best_edges) {
         take_best_edges(t, n, m, grid);
     }
-    if (t.link_src) { /* in any order; the host makes the tracks */
+    if (t.link_src) { /* in any order, for the steps that follow */
         for (uint32_t i = first; i < m; i += stride) {
             if (t.edge_states[i] == TAKEN) {
                 const uint32_t at = atomicAdd(&t.counts->n_links, 1u);
