@@ -32,7 +32,9 @@ static int serve(tm_options_t *options) {
     identity->models = models;
     identity->backend = backend->name;
     identity->device = backend->device(state);
-    uint32_t batch = options->batch > 0 ? options->batch : 1;
+    uint32_t batch = options->batch > 0 ? options->batch
+                     : backend->batch   ? backend->batch(state)
+                                        : 1;
     if (tm_slots_new(backend, state, identity->slots, batch, &slots, &error) != TM_OK) {
         fprintf(stderr, "trackmill-worker: %s\n", error.text);
         goto done;

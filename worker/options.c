@@ -30,7 +30,7 @@ const char tm_options_help[] =
     "                           version, hash\n"
     "  --slots N                events computed at once (default 1)\n"
     "  --batch N                small events that wait are computed together, so many at most:\n"
-    "                           1 to 64 (default 1)\n"
+    "                           1 to 64 (default 16 on a GPU, else 1)\n"
     "  --threads N              threads of each slot (default: processors / slots)\n"
     "  --device DEVICE          gnn: cpu, cuda or cuda:N (default auto: a GPU where there is one)\n"
     "  --name NAME              for people, in logs and answers (default HOST:PID)\n"

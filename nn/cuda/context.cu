@@ -272,7 +272,7 @@ static tm_status_t prepare(tm_gpu_t *gpu, const tm_cuda_options_t *options, tm_e
             return tm_error_set(err, TM_E_NO_MEMORY, "no memory for an engine");
         }
     }
-    if (options->fused) {
+    if (!options->one_by_one) {
         TM_TRY(tm_fused_open(gpu, &gpu->fused, err));
     }
     return tm_gpu_wait(gpu, "loading the weights", err);
@@ -313,10 +313,10 @@ static tm_status_t cuda_open(const tm_pipeline_t *pipeline, int threads, tm_devi
     return tm_cuda_open(pipeline, &options, out, err);
 }
 
-static tm_status_t cuda_open_fused(const tm_pipeline_t *pipeline, int threads, tm_device_t **out,
-                                   tm_error_t *err) {
+static tm_status_t cuda_open_one_by_one(const tm_pipeline_t *pipeline, int threads,
+                                        tm_device_t **out, tm_error_t *err) {
     (void)threads;
-    tm_cuda_options_t options = {.fused = true};
+    tm_cuda_options_t options = {.one_by_one = true};
     return tm_cuda_open(pipeline, &options, out, err);
 }
 
@@ -380,9 +380,9 @@ extern "C" const tm_stages_t tm_stages_cuda = {
     .find = cuda_find,
 };
 
-extern "C" const tm_stages_t tm_stages_cuda_fused = {
-    .name = "cuda, fused",
-    .open = cuda_open_fused,
+extern "C" const tm_stages_t tm_stages_cuda_one_by_one = {
+    .name = "cuda, one by one",
+    .open = cuda_open_one_by_one,
     .close = cuda_close,
     .features = tm_gpu_features,
     .embed = tm_gpu_embed,

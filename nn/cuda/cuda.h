@@ -31,9 +31,7 @@ typedef struct {
     int ordinal; /* which GPU */
     tm_cuda_precision_t precision;
     size_t memory_max_bytes; /* of GPU memory that the context may take; 0: what there is */
-    /* All stages at once where the model allows it (docs/engine.md, "The fused path"). Off while its
-     * kernels wait for a complete run of tests/gpu on a GPU. */
-    bool fused;
+    bool one_by_one; /* no fused path (docs/engine.md), even where the model allows it: for tests */
 } tm_cuda_options_t;
 
 /* How many GPUs there are that the engine can use. 0: none, and *err (may be NULL) says why and how to
@@ -73,7 +71,7 @@ void tm_cuda_free(tm_device_t *device, void **p);
 
 /* open: on the first GPU, in fp16; `threads` means nothing here. */
 extern const tm_stages_t tm_stages_cuda;
-extern const tm_stages_t tm_stages_cuda_fused; /* opens contexts with the fused path */
+extern const tm_stages_t tm_stages_cuda_one_by_one; /* opens contexts without the fused path */
 
 #ifdef __cplusplus
 }

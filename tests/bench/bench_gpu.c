@@ -2,10 +2,11 @@
 /*
  * Times every stage of the engine on a GPU: CSV with the median of several runs of each.
  *
- *   bench_gpu MODEL [--device NAME] [--fused] [--repeat N] EVENT…
+ *   bench_gpu MODEL [--device NAME | --one-by-one] [--repeat N] EVENT…
  *
  * EVENT is anything that tm_event_file_read takes. The first runs, which make the buffers, are not
  * counted. Times are those that a worker reports: a stage's time ends when its results are there.
+ * --one-by-one: stage by stage on the first GPU, even where the model allows the fused path.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -72,13 +73,14 @@ static void bench(tm_engine_t *engine, const char *device, const tm_event_file_t
 int main(int argc, char **argv) {
     tm_engine_options_t options = {.device = "cuda"};
     int repeat = REPEAT_DEFAULT;
-    bool fused = false;
+    bool one_by_one = false;
     tm_model_t *model = NULL;
     tm_engine_t *engine = NULL;
     tm_error_t err = {0};
     char device[128];
     if (argc < 3) {
-        fprintf(stderr, "usage: bench_gpu MODEL [--device NAME] [--repeat N] EVENT...\n");
+        fprintf(stderr,
+                "usage: bench_gpu MODEL [--device NAME | --one-by-one] [--repeat N] EVENT...\n");
         return 2;
     }
     if (tm_model_load(argv[1], &model, &err) != TM_OK) {
@@ -87,8 +89,8 @@ int main(int argc, char **argv) {
     for (int i = 2; i + 1 < argc; i++) {
         if (strcmp(argv[i], "--device") == 0) {
             options.device = argv[i + 1];
-        } else if (strcmp(argv[i], "--fused") == 0) {
-            fused = true;
+        } else if (strcmp(argv[i], "--one-by-one") == 0) {
+            one_by_one = true;
         } else if (strcmp(argv[i], "--repeat") == 0) {
             repeat = atoi(argv[i + 1]);
         }
@@ -98,15 +100,15 @@ int main(int argc, char **argv) {
         return 2;
     }
     if (tm_engine_describe(&options, device, sizeof device, &err) != TM_OK ||
-        (fused ? tm_engine_new_on(&tm_stages_cuda_fused, tm_model_pipeline(model), NULL, &engine,
-                                  &err)
-               : tm_engine_new(model, &options, &engine, &err)) != TM_OK) {
+        (one_by_one ? tm_engine_new_on(&tm_stages_cuda_one_by_one, tm_model_pipeline(model), NULL,
+                                       &engine, &err)
+                    : tm_engine_new(model, &options, &engine, &err)) != TM_OK) {
         die("engine", &err);
     }
     printf("device,event,points,radius_edges,filter_edges,tracks,stage,median_ms\n");
     for (int i = 2; i < argc; i++) {
         if (argv[i][0] == '-') {
-            i += strcmp(argv[i], "--fused") != 0;
+            i += strcmp(argv[i], "--one-by-one") != 0;
             continue;
         }
         tm_event_file_t event = {0};

@@ -68,7 +68,7 @@ static void *fetch(tm_device_t *gpu, const void *from, size_t bytes) {
 static tm_device_t *open_gpu(void) {
     tm_error_t err = {0};
     tm_device_t *gpu = NULL;
-    tm_cuda_options_t options = {.fused = true};
+    tm_cuda_options_t options = {0};
     MUST(tm_cuda_open(pipeline, &options, &gpu, &err));
     return gpu;
 }
@@ -482,7 +482,7 @@ static void test_bad_event_in_batch(void **state) {
     tm_tracks_t tracks[3] = {0};
     tm_engine_item_t items[3] = {0};
     const tm_columns_t *whole = &events[n_events - 1].columns;
-    MUST(tm_engine_new_on(&tm_stages_cuda_fused, pipeline, NULL, &engine, &err));
+    MUST(tm_engine_new_on(&tm_stages_cuda, pipeline, NULL, &engine, &err));
     const uint32_t n = events[n_events - 1].n_points / 3;
     const uint32_t bad = n / 2;
     char place[32];

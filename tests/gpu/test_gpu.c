@@ -583,7 +583,7 @@ typedef struct {
 static void *run_thread(void *argument) {
     thread_t *t = argument;
     tm_engine_t *engine = NULL;
-    t->status = tm_engine_new_on(&tm_stages_cuda, t->pipeline, NULL, &engine, &t->err);
+    t->status = tm_engine_new_on(&tm_stages_cuda_one_by_one, t->pipeline, NULL, &engine, &t->err);
     for (int k = 0; k < 3 && t->status == TM_OK; k++) {
         tm_tracks_clear(&t->tracks);
         t->status = tm_engine_find(engine, t->event, NULL, &t->tracks, NULL, NULL, &t->err);
@@ -599,7 +599,7 @@ static void same_bytes(const tm_pipeline_t *pipeline, const tm_columns_t *event)
     tm_engine_t *engine = NULL;
     tm_tracks_t first = {0};
     tm_error_t err = {0};
-    MUST(tm_engine_new_on(&tm_stages_cuda, pipeline, NULL, &engine, &err));
+    MUST(tm_engine_new_on(&tm_stages_cuda_one_by_one, pipeline, NULL, &engine, &err));
     find(engine, event, &first, NULL);
     for (int k = 0; k < 2; k++) {
         tm_tracks_t again = {0};
@@ -649,14 +649,14 @@ static void buffers_grow(void **state) {
         tm_pipeline_t p = tamed(model);
         tm_error_t err = {0};
         tm_engine_t *old = NULL;
-        MUST(tm_engine_new_on(&tm_stages_cuda, &p, NULL, &old, &err));
+        MUST(tm_engine_new_on(&tm_stages_cuda_one_by_one, &p, NULL, &old, &err));
         for (size_t k = 0; k < sizeof sizes / sizeof sizes[0]; k++) {
             tm_sample_event_t event;
             tm_sample_event(&event, sizes[k], &random);
             tm_engine_t *fresh = NULL;
             tm_tracks_t a = {0};
             tm_tracks_t b = {0};
-            MUST(tm_engine_new_on(&tm_stages_cuda, &p, NULL, &fresh, &err));
+            MUST(tm_engine_new_on(&tm_stages_cuda_one_by_one, &p, NULL, &fresh, &err));
             find(old, &event.columns, &a, NULL);
             find(fresh, &event.columns, &b, NULL);
             assert_true(identical(&a, &b));

@@ -9,6 +9,8 @@
 #include "worker/backend.h"
 
 #define DEVICE_MAX_BYTES 64
+/* Small events that a GPU computes together unless told otherwise; a processor gains nothing by it. */
+#define GPU_BATCH 16
 
 _Static_assert(TM_BACKEND_BATCH_MAX <= TM_ENGINE_BATCH_MAX, "the engine takes every batch");
 
@@ -98,6 +100,11 @@ static tm_status_t gnn_load(const char *const *arguments, int n_arguments, int t
 static const char *gnn_device(void *state) {
     const gnn_t *gnn = state;
     return gnn->device;
+}
+
+static uint32_t gnn_batch(void *state) {
+    const gnn_t *gnn = state;
+    return strncmp(gnn->device, "cuda", strlen("cuda")) == 0 ? GPU_BATCH : 1;
 }
 
 static void clear_tracks(gnn_slot_t *slot) {
@@ -193,6 +200,7 @@ const tm_backend_t tm_backend_gnn = {
     .run = gnn_run,
     .run_batch = gnn_run_batch,
     .batch_rows = TM_ENGINE_SMALL_POINTS,
+    .batch = gnn_batch,
     .close = gnn_close,
     .unload = gnn_unload,
 };
