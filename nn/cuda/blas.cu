@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * cuBLAS is loaded when the first context is made, not when the program starts: the same program then
- * runs where there is no GPU and no CUDA, and starts without mapping half a gigabyte of kernels.
+ * cuBLAS is loaded when a context needs it, not when the program starts: the same program then runs
+ * where there is no GPU and no CUDA, and models that take the fused path start without mapping half a
+ * gigabyte of kernels.
  */
 #include <cublas_v2.h>
 #include <dlfcn.h>
@@ -74,7 +75,7 @@ static tm_status_t load(tm_gpu_blas_t *blas, tm_error_t *err) {
                                      LIBRARY, CUBLAS_VER_MAJOR);
 }
 
-tm_status_t tm_gpu_blas_open(tm_gpu_t *gpu, tm_error_t *err) {
+static tm_status_t start(tm_gpu_t *gpu, tm_error_t *err) {
     gpu->blas = (tm_gpu_blas_t *)calloc(1, sizeof *gpu->blas);
     if (!gpu->blas) {
         return tm_error_set(err, TM_E_NO_MEMORY, "no memory for cuBLAS");
@@ -88,6 +89,17 @@ tm_status_t tm_gpu_blas_open(tm_gpu_t *gpu, tm_error_t *err) {
     TM_TRY(check(gpu, blas->cublasSetWorkspace_v2_(blas->handle, workspace, WORKSPACE_BYTES),
                  "working memory", err));
     return check(gpu, blas->cublasSetMathMode_(blas->handle, CUBLAS_DEFAULT_MATH), "mode", err);
+}
+
+tm_status_t tm_gpu_blas_open(tm_gpu_t *gpu, tm_error_t *err) {
+    if (gpu->blas) {
+        return TM_OK;
+    }
+    tm_status_t status = start(gpu, err);
+    if (status != TM_OK) {
+        tm_gpu_blas_close(gpu);
+    }
+    return status;
 }
 
 void tm_gpu_blas_close(tm_gpu_t *gpu) {
@@ -104,6 +116,7 @@ void tm_gpu_blas_close(tm_gpu_t *gpu) {
 tm_status_t tm_gpu_multiply(tm_gpu_t *gpu, tm_gpu_type_t type, const void *a, uint32_t lda,
                             uint32_t rows, uint32_t k, const void *w, uint32_t ldw, uint32_t out,
                             bool accumulate, float *c, tm_error_t *err) {
+    TM_TRY(tm_gpu_blas_open(gpu, err));
     const float one = 1;
     const float beta = accumulate ? 1 : 0;
     cudaDataType_t data = type == TM_GPU_F16 ? CUDA_R_16F : CUDA_R_32F;

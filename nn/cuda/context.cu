@@ -263,7 +263,6 @@ static tm_status_t prepare(tm_gpu_t *gpu, const tm_cuda_options_t *options, tm_e
     TM_TRY(tm_gpu_check(
         gpu, cudaMallocHost((void **)&gpu->host_scalars, TM_GPU_SCALAR_COUNT * sizeof(uint64_t)),
         "pinned memory", err));
-    TM_TRY(tm_gpu_blas_open(gpu, err));
     TM_TRY(tm_gpu_weights_load(gpu, options->precision, err));
     const tm_pipeline_t *p = gpu->device.pipeline;
     if (tm_post_wanted(p) || p->tracks.fit.present) {
@@ -274,6 +273,9 @@ static tm_status_t prepare(tm_gpu_t *gpu, const tm_cuda_options_t *options, tm_e
     }
     if (!options->one_by_one) {
         TM_TRY(tm_fused_open(gpu, &gpu->fused, err));
+    }
+    if (!gpu->fused) { /* better no worker than one that fails at its first event */
+        TM_TRY(tm_gpu_blas_open(gpu, err));
     }
     return tm_gpu_wait(gpu, "loading the weights", err);
 }

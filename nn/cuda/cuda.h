@@ -42,7 +42,8 @@ int tm_cuda_count(tm_error_t *err);
 void tm_cuda_name(int ordinal, char *name, size_t bytes);
 
 /* A context for one pipeline, which is borrowed until tm_stages_cuda.close. TM_E_BACKEND: no such
- * GPU, too old, or cuBLAS is missing. */
+ * GPU, too old, or cuBLAS is missing (which a model that takes the fused path needs only for events
+ * that leave it). */
 tm_status_t tm_cuda_open(const tm_pipeline_t *pipeline, const tm_cuda_options_t *options,
                          tm_device_t **out, tm_error_t *err);
 

@@ -171,7 +171,7 @@ typedef struct {
     tm_gpu_blas_t *blas;
     tm_fused_t *fused; /* NULL: stages go one by one */
     tm_post_t *post;   /* NULL: the model has no steps behind the track builder */
-    void *staging; /* pinned */
+    void *staging;     /* pinned */
     size_t staging_bytes;
     uint64_t *host_scalars; /* pinned, [TM_GPU_SCALAR_COUNT] */
     tm_gpu_buffer_t buffer[TM_GPU_BUFFER_COUNT];
@@ -278,6 +278,7 @@ tm_status_t tm_gpu_count_up(tm_gpu_t *gpu, uint32_t *numbers, uint32_t n, tm_err
 
 /* ---- cuBLAS: blas.cu ---- */
 
+/* Loads and starts it, once. tm_gpu_multiply does so where nobody did. */
 tm_status_t tm_gpu_blas_open(tm_gpu_t *gpu, tm_error_t *err);
 void tm_gpu_blas_close(tm_gpu_t *gpu);
 
