@@ -190,7 +190,7 @@ struct stream_t {
 };
 
 void submit(stream_t *stream, std::function<void(void)> work) {
-    if (stream->capturing) {
+    if (stream && stream->capturing) { /* NULL: the default stream */
         stream->work.push_back(std::move(work));
     } else {
         work();
@@ -279,6 +279,11 @@ cudaError_t cudaFreeHost(void *data) {
     return cudaFree(data);
 }
 
+cudaError_t cudaMemset(void *to, int value, size_t bytes) {
+    memset(to, value, bytes);
+    return cudaSuccess;
+}
+
 cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, int) {
     memcpy(to, from, bytes);
     return cudaSuccess;
@@ -317,6 +322,10 @@ cudaError_t cudaMemset2DAsync(void *to, size_t pitch, int value, size_t bytes, s
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *out, unsigned) {
     *out = new stream_t();
     return cudaSuccess;
+}
+
+cudaError_t cudaStreamCreate(cudaStream_t *out) {
+    return cudaStreamCreateWithFlags(out, 0);
 }
 
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {

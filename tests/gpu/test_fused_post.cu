@@ -19,13 +19,13 @@
 #include <vector>
 
 #include "nn/cuda/fused/post.cuh"
+#include "plain.cuh"
 
 extern "C" {
 #include "client/event_file.h"
 #include "nn/pipeline.h"
 }
 
-#define SKIPPED 77
 #define PI 3.14159265358979
 #define SCORE_LIMIT 1e-6
 #define START_LIMIT 1e-5 /* relative */
@@ -33,25 +33,6 @@ extern "C" {
 #define SPARE 1000       /* room that a batch does not need */
 #define LAYERS 12
 #define BENCH_RUNS 50
-
-static int failures;
-static uint64_t random_state;
-
-#define FAIL(...) \
-    do { \
-        printf("FAILED: " __VA_ARGS__); \
-        printf("\n"); \
-        failures++; \
-    } while (0)
-
-#define CUDA(call) \
-    do { \
-        cudaError_t error_ = (call); \
-        if (error_ != cudaSuccess) { \
-            printf("%s:%d: %s\n", __FILE__, __LINE__, cudaGetErrorString(error_)); \
-            exit(1); \
-        } \
-    } while (0)
 
 #define MUST(call) \
     do { \
@@ -61,18 +42,6 @@ static uint64_t random_state;
             exit(1); \
         } \
     } while (0)
-
-static double uniform(void) {
-    random_state += 0x9e3779b97f4a7c15ull;
-    uint64_t z = random_state;
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ull;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebull;
-    return (double)((z ^ z >> 31) >> 11) * 0x1p-53;
-}
-
-static double normal(void) {
-    return sqrt(-2 * log(1 - uniform())) * cos(2 * PI * uniform());
-}
 
 static uint32_t below(uint32_t n) {
     return (uint32_t)(uniform() * n);
@@ -621,7 +590,6 @@ static void bench(const tm_pipeline_t *pipeline, uint32_t n_tracks) {
 
 int main(int argc, char **argv) {
     const char *file = getenv("TM_MODEL") ? getenv("TM_MODEL") : "weights/standard.safetensors";
-    const char *seed = getenv("TM_SEED");
     tm_error_t err = {};
     tm_model_t *model = NULL;
     int devices = 0;
@@ -629,8 +597,7 @@ int main(int argc, char **argv) {
         printf("skipped: no GPU here\n");
         return SKIPPED;
     }
-    random_state = seed ? strtoull(seed, NULL, 0) : (uint64_t)time(NULL);
-    printf("TM_SEED=%llu\n", (unsigned long long)random_state);
+    seed_random();
     MUST(tm_model_load(file, &model, &err));
     const tm_pipeline_t *pipeline = tm_model_pipeline(model);
     if (!tm_fused_post_can_run(pipeline) || !tm_post_wanted(pipeline) ||

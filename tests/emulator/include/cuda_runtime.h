@@ -57,6 +57,7 @@ template <typename T> cudaError_t cudaMallocHost(T **out, size_t bytes) {
 }
 cudaError_t cudaFree(void *data);
 cudaError_t cudaFreeHost(void *data);
+cudaError_t cudaMemset(void *to, int value, size_t bytes);
 cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, int kind);
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, int kind,
                             cudaStream_t stream);
@@ -66,6 +67,7 @@ cudaError_t cudaMemsetAsync(void *to, int value, size_t bytes, cudaStream_t stre
 cudaError_t cudaMemset2DAsync(void *to, size_t pitch, int value, size_t bytes, size_t rows,
                               cudaStream_t stream);
 
+cudaError_t cudaStreamCreate(cudaStream_t *out);
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *out, unsigned flags);
 cudaError_t cudaStreamDestroy(cudaStream_t stream);
 cudaError_t cudaStreamSynchronize(cudaStream_t stream);
