@@ -2,7 +2,8 @@
 /*
  * The embedding: a block takes 64 points through all layers. Their activations stay in shared memory
  * in fp16; each of the 8 warps computes its eighth of a layer's columns for all 64 points and reads
- * its part of the weights, which no other warp wants, from the L2 cache into registers.
+ * its part of the weights, which no other warp wants, from the L2 cache into registers. Where the
+ * layers are narrower a processor holds two blocks, which find each other's weights in its own cache.
  */
 #include "nn/cuda/fused/stages.cuh"
 
@@ -221,7 +222,7 @@ static __device__ void run_last(shared_t<D> &s, const char *image, const tm_fuse
 }
 
 template <int D>
-static __global__ void __launch_bounds__(THREADS, 1)
+static __global__ void __launch_bounds__(THREADS, D == 512 ? 1 : 2)
     embed(const tm_fused_mlp_t mlp, tm_fused_counts_t *counts, const float *features,
           uint32_t n_features, const tm_feature_list_t list, uint32_t dim, bool divide,
           float *embedding) {
