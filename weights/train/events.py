@@ -6,17 +6,26 @@ An event is a dict of tensors, all on one device:
   r phi z rho eta   [N] mm, rad, mm, mm, -
   vertex [N]        number of the primary vertex of the first particle (for thinning)
   pid [N]           first particle of the point; pt [N] its transverse momentum, GeV
+  far [N]           1 where that particle is p_good and made more than FAR from the beam line
   p_pt p_eta p_good p_hits   [P] per particle; p_good: charged and from the generator
   truth [2, T]      edges between consecutive points of one particle, outward by rho
-  truth_pt [T]      pT of that particle
+  truth_pt truth_far [T]   pT of that particle; whether it is far
+  plain             whether a model of such events as simulate.py makes them, near z = 0, may teach here
 """
 import io
 import lzma
 import math
+import os
 
 import numpy as np
 import torch
 
+import robust
+
+FAR = 30.0                          # mm
+#   Half of the varied events have modules out of place (width of the shifts, mm), a third lose a share of their points.
+MISALIGNED, SHIFT = 0.5, (0.01, 0.07)
+LOSSY, LOST = 0.33, (0.0, 0.06)
 #   The node features of the model file, with their scales (docs/model-file.md).
 FEATURES = [("r", 1000.0), ("phi", math.pi), ("z", 1000.0), ("cos_phi", 1.0), ("sin_phi", 1.0), ("eta", 4.0),
             ("size_loc0", 10.0), ("size_loc1", 10.0), ("log_charge", 5.0)]
@@ -47,6 +56,17 @@ def overlay(event, extra):
     return joined
 
 
+def vary(raw, seed):
+    """A training event as a real detector would give it, often: modules out of place, points lost. (event, varied)"""
+    random = np.random.default_rng(seed)
+    misaligned, lossy = random.random(2) < (MISALIGNED, LOSSY)
+    if misaligned:
+        raw = robust.misalign(raw, random, random.uniform(*SHIFT))
+    if lossy:
+        raw = robust.drop_points(raw, random, random.uniform(*LOST))
+    return raw, bool(misaligned)
+
+
 def pack(raw):
     """numpy arrays of one event -> float32 and int32 arrays that become tensors; no GPU needed."""
     x, y, z = (raw[f"{axis}_um"].astype(np.float32) / np.float32(1000) for axis in "xyz")
@@ -66,28 +86,37 @@ def pack(raw):
     pt = np.hypot(raw["p_px"], raw["p_py"])
     first = np.maximum(raw["particle"].astype(np.int64), 0)
     has = raw["particle"] >= 0
+    good = (raw["p_process"] == 0) & (raw["p_q"] != 0)
+    p_far = good & (np.hypot(raw["p_vx"], raw["p_vy"]) > FAR)
     packed = {"features": np.stack([columns[name] / np.float32(scale) for name, scale in FEATURES], axis=1),
               "r": r, "phi": columns["phi"], "z": z, "rho": rho, "eta": eta,
               "vertex": np.where(has, raw["p_vertex"][first], 0).astype(np.int32),
               "pid": np.where(has, first, -1).astype(np.int32), "pt": np.where(has, pt[first], 0),
+              "far": has & p_far[first],
               "p_pt": pt, "p_eta": np.arcsinh(raw["p_pz"] / np.maximum(pt, 1e-6)),
-              "p_good": (raw["p_process"] == 0) & (raw["p_q"] != 0),
+              "p_good": good,
               "p_hits": np.bincount(owner, minlength=len(pt)).astype(np.int32),
-              "truth": np.stack([point[:-1][same], point[1:][same]]), "truth_pt": pt[owner[:-1][same]]}
+              "truth": np.stack([point[:-1][same], point[1:][same]]), "truth_pt": pt[owner[:-1][same]],
+              "truth_far": p_far[owner[:-1][same]]}
     return {name: np.ascontiguousarray(a.astype(np.float32) if a.dtype == np.float64 else a)
             for name, a in packed.items()}
 
 
-def load(paths):
-    """One packed event of a collision file and, optionally, a gun file laid over it. Runs in a worker process."""
-    raw = read(paths[0])
-    if len(paths) > 1:
-        raw = overlay(raw, read(paths[1]))
-    return pack(raw)
+def load(work):
+    """One packed event: work is (files, seed): a collision file, gun files to lay over it, and the seed of what
+    happens to it in the detector (None: nothing). Runs in a worker process."""
+    paths, seed = work
+    raw, varied = read(paths[0]), False
+    for path in paths[1:]:
+        raw = overlay(raw, read(path))
+    if seed is not None:
+        raw, varied = vary(raw, seed)
+    return {**pack(raw), "plain": not varied and not os.path.dirname(paths[0]).endswith("_wide")}
 
 
 def to_device(packed, device):
-    event = {name: torch.from_numpy(array).to(device) for name, array in packed.items()}
+    event = {name: torch.from_numpy(array).to(device) for name, array in packed.items() if name != "plain"}
+    event["plain"] = packed["plain"]
     event["truth"] = event["truth"].long()
     event["truth_key"] = (event["truth"][0] * len(event["r"]) + event["truth"][1]).sort().values
     return event

@@ -1,14 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes the trained networks as one model file (docs/model-file.md)."""
-import os
-import sys
-
 import events
 import graph
 import tracks
-
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "convert"))
-import safetensors_io  # noqa: E402
+from networks import safetensors_io
 
 
 def operations(prefix, sequential, tensors):
@@ -26,7 +21,7 @@ def operations(prefix, sequential, tensors):
     return ops
 
 
-def write_model(path, nets, name, version, radius, filter_cut):
+def write_model(path, nets, name, version, radius, filter_cut, track_cut):
     tensors, gnn = {}, nets["gnn"]
     pipeline = {
         "format": 1, "name": name, "version": version,
@@ -48,5 +43,5 @@ def write_model(path, nets, name, version, radius, filter_cut):
                 "edge_mlp": operations("gnn.edge_mlp", gnn.edge_mlp, tensors), "edge_residual": True,
                 "output_inputs": ["x_src", "x_dst", "e"],
                 "output": operations("gnn.output", gnn.output, tensors)},
-        "tracks": tracks.TRACKS}
+        "tracks": {**tracks.TRACKS, "cut": track_cut}}
     safetensors_io.write(path, tensors, pipeline)

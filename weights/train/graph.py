@@ -8,28 +8,36 @@ import math
 
 import torch
 
+EDGES_MAX = 100_000_000         # per event: an embedding that gives more has not been trained
 CUTS = {"dphi_max": 0.5, "z0_max": 500.0, "z0_min_dr": 20.0}
 
 
 @torch.no_grad()
 def radius_graph(event, embedding, r, chunk=4096):
-    """[2, E] int32 edges outward by rho, sorted by source, and the geometric cuts of the model file."""
-    with torch.autocast(event["r"].device.type, dtype=torch.float16, enabled=event["r"].is_cuda):
-        place = embedding(event["features"])
-    rho, parts = event["rho"], []
-    for start in range(0, len(rho), chunk):
-        stop = min(start + chunk, len(rho))
-        near = 2 - 2 * (place[start:stop] @ place.t()) <= r * r
-        near &= rho[start:stop, None] < rho[None]
-        found = near.nonzero()
-        a, b = found[:, 0] + start, found[:, 1]
+    """[2, E] int32 edges outward by rho, behind the geometric cuts of the model file; in no order."""
+    place = embed(event, embedding)
+    rho, order = event["rho"].sort()
+    place, parts = place[order], []
+    for start in range(0, len(rho), chunk):     # ordered by rho: targets lie behind their sources
+        found = (place[start:start + chunk] @ place[start:].t() >= 1 - r * r / 2).nonzero() + start
+        found = found[rho[found[:, 0]] < rho[found[:, 1]]]
+        a, b = order[found[:, 0]], order[found[:, 1]]
         dphi = event["phi"][b] - event["phi"][a]
         dphi = dphi - 2 * math.pi * torch.round(dphi / (2 * math.pi))
         dr, dz = event["r"][b] - event["r"][a], event["z"][b] - event["z"][a]
         z0 = event["z"][a] - event["r"][a] * dz / dr.clamp(min=1e-3)
         keep = (dphi.abs() < CUTS["dphi_max"]) & ((z0.abs() < CUTS["z0_max"]) | (dr < CUTS["z0_min_dr"]))
         parts.append(torch.stack([a[keep], b[keep]]).int())
+        if sum(part.shape[1] for part in parts) > EDGES_MAX:
+            raise OverflowError(f"more than {EDGES_MAX} edges within {r}: the embedding has not been trained")
     return torch.cat(parts, dim=1)
+
+
+@torch.no_grad()
+def embed(event, embedding):
+    """[N, 8] float32: where the embedding puts the points."""
+    with torch.autocast(event["r"].device.type, dtype=torch.float16, enabled=event["r"].is_cuda):
+        return embedding(event["features"])
 
 
 def best_edges(edges, score, n, rounds=64):

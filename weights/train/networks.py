@@ -1,13 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """The three networks of the pipeline, with the layers in the order in which export.py writes them.
 
-embed:  F -> 512 x 4 -> 8, rows normalised            (metric learning: points of one track come close)
-filter: [x_src, x_dst, edge features] -> 128 x 3 -> 1 (keeps about an edge in ten)
+embed:  F -> 256 x 4 -> 8, rows normalised            (metric learning: points of one track come close)
+filter: [x_src, x_dst, edge features] -> 64 x 3 -> 1  (keeps about an edge in ten)
 gnn:    interaction network, hidden 64, 8 steps with shared weights (Battaglia et al., arXiv 1612.00222; Exa.TrkX)
+
+Sizes are (width, layers) or (width, steps); those above are of `standard`.
 """
+import os
+import sys
+
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "convert"))
+import safetensors_io  # noqa: E402
 
 
 def mlp(inputs, hidden, layers, outputs):
@@ -21,7 +29,7 @@ def mlp(inputs, hidden, layers, outputs):
 
 
 class Embedding(nn.Module):
-    def __init__(self, features, hidden=512, layers=4, dimensions=8):
+    def __init__(self, features, hidden=256, layers=4, dimensions=8):
         super().__init__()
         self.mlp = mlp(features, hidden, layers, dimensions)
 
@@ -34,13 +42,13 @@ def on_edges(block, x, edge, source, target):
     its node part is computed once per node."""
     first, width = block[0], x.shape[1]
     hidden = F.linear(edge, first.weight[:, 2 * width:], first.bias)
-    hidden = hidden + F.linear(x, first.weight[:, :width])[source]
-    hidden = hidden + F.linear(x, first.weight[:, width:2 * width])[target]
+    hidden = hidden + F.linear(x, first.weight[:, :width]).index_select(0, source)
+    hidden = hidden + F.linear(x, first.weight[:, width:2 * width]).index_select(0, target)
     return block[1:](hidden)
 
 
 class Filter(nn.Module):
-    def __init__(self, features, edge_features, hidden=128, layers=3):
+    def __init__(self, features, edge_features, hidden=64, layers=3):
         super().__init__()
         self.mlp = mlp(2 * features + edge_features, hidden, layers, 1)
 
@@ -69,3 +77,36 @@ class Interaction(nn.Module):
             e = on_edges(self.edge_mlp, x, e, source, target).float() + e
             x = new_x
         return on_edges(self.output, x, e, source, target).squeeze(1)
+
+
+KINDS = {"embed": Embedding, "filter": Filter, "gnn": Interaction}
+
+
+def make(features, edge_features, sizes):
+    """The networks of these sizes: {"embed": (256, 4), …}; untrained."""
+    inputs = {"embed": (features,), "filter": (features, edge_features), "gnn": (features, edge_features)}
+    return {stage: KINDS[stage](*inputs[stage], *size) for stage, size in sizes.items()}
+
+
+def size_of(net):
+    """(width, layers), of the interaction network (width, steps)."""
+    if isinstance(net, Interaction):
+        return net.node_encoder[0].out_features, net.steps
+    linear = [module for module in net.mlp if isinstance(module, nn.Linear)]
+    return linear[0].out_features, len(linear) - 1
+
+
+def read(path):
+    """(networks, pipeline) of a model file that export.py wrote."""
+    tensors, pipeline = safetensors_io.read(path)
+    weights = {stage: {} for stage in KINDS}
+    for name, value in tensors.items():
+        stage, rest = name.split(".", 1)
+        weights[stage][rest if stage == "gnn" else "mlp." + rest] = torch.from_numpy(value)
+    layers = lambda stage: sum(op["op"] == "linear" for op in pipeline[stage]["mlp"]) - 1
+    sizes = {stage: (len(weights[stage]["mlp.0.weight"]), layers(stage)) for stage in ("embed", "filter")}
+    sizes["gnn"] = (len(weights["gnn"]["node_encoder.0.weight"]), pipeline["gnn"]["steps"])
+    nets = make(len(pipeline["features"]), len(pipeline["edge_features"]), sizes)
+    for stage, net in nets.items():
+        net.load_state_dict(weights[stage])
+    return nets, pipeline

@@ -8,6 +8,7 @@ docs/formats.md describes.
 
     simulate.py --mu 200 --events 20 --out pu200            # ttbar + pile-up
     simulate.py --gun 13 --count 10 --pt 0.5 50 --out few   # ten muons of either charge from one vertex
+    simulate.py --gun 211 --count 20 --decay 300 --out far  # twenty pairs of pions, made up to 300 mm off the beam line
 
 An event depends on --seed and its number alone, not on the number of threads or processes: every event starts its own
 random streams. Lengths are in mm, energies in GeV throughout (the units of both Pythia and ACTS).
@@ -39,6 +40,7 @@ CHARGE_NOISE = 0.01                 # Gaussian smearing of each cell's charge, i
 BEAM_SPOT = (0.01, 0.01)            # Gaussian width of the vertices in x and y, mm; in z: --beam-z
 PT_MIN, ETA_MAX, R_MAX = 0.1, 4.0, 1000.0
 Z_MAX = 3000.0                      # end of the detector's volumes: Fatras cannot start outside
+DECAY_Z, DECAY_ANGLE = 1000.0, 0.15 # --decay: longest flight along z, mm; width in phi and eta about the flight
 SILICON = (14, 8.2768450e-5)        # atomic number, molar density in mol/mm^3 (2.32 g/cm^3 / 28.03 g/mol)
 QUIET = acts.logging.WARNING
 
@@ -149,16 +151,24 @@ class Generator(ex.IAlgorithm):
                                (p.px(), p.py(), p.pz()))
 
     def gun(self, random):
-        """Yields particles of either charge from one vertex, pT log-uniform, eta and phi uniform."""
+        """Yields particles of either charge from one vertex, pT log-uniform, eta and phi uniform; with --decay pairs
+        of opposite charge from places that something neutral might have reached from there."""
         options, mass = self.options, {11: 0.000511, 13: 0.10565837, 211: 0.13957039, 321: 0.493677, 2212: 0.93827209}
         vertex = random.normal(0.0, (*BEAM_SPOT, self.options.beam_z))
         for _ in range(options.count):
             pt = np.exp(random.uniform(*np.log(options.pt)))
             eta, phi = random.uniform(-options.eta, options.eta), random.uniform(-np.pi, np.pi)
             sign = random.choice((-1, 1))
-            charge = -sign if options.gun in (11, 13) else sign
-            yield (1, vertex, int(sign * options.gun), float(charge), mass[options.gun], (0.0, 0.0, 0.0), 0.0,
-                   (pt * np.cos(phi), pt * np.sin(phi), pt * np.sinh(eta)))
+            place, made = (0.0, 0.0, 0.0), [(sign, pt, eta, phi)]
+            if options.decay is not None:
+                flight = random.uniform(0, min(options.decay, DECAY_Z / max(abs(np.sinh(eta)), 1e-3)))
+                place = tuple(float(flight * c) for c in (np.cos(phi), np.sin(phi), np.sinh(eta)))
+                made = [(s, pt * random.uniform(0.5, 1.5), *random.normal((eta, phi), DECAY_ANGLE))
+                        for s in (sign, -sign)]
+            for sign, pt, eta, phi in made:
+                charge = -sign if options.gun in (11, 13) else sign
+                yield (1, vertex, int(sign * options.gun), float(charge), mass[options.gun], place, 0.0,
+                       (pt * np.cos(phi), pt * np.sin(phi), pt * np.sinh(eta)))
 
     def execute(self, context):
         random = np.random.default_rng([self.options.seed, context.eventNumber])
@@ -344,6 +354,7 @@ def main():
     parser.add_argument("--count", type=int, default=1, help="particles per event of --gun")
     parser.add_argument("--pt", type=float, nargs=2, default=(0.5, 100.0), help="pT range of --gun")
     parser.add_argument("--eta", type=float, default=3.0, help="|eta| limit of --gun")
+    parser.add_argument("--decay", type=float, metavar="MM", help="--gun: pairs, made up to so far from the beam line")
     parser.add_argument("--threads", type=int, default=1, help="threads per process (ACTS's numThreads)")
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--thin-silicon", action="store_true", help="keep the package's wrong silicon density")
