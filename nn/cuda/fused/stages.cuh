@@ -88,8 +88,9 @@ cudaError_t tm_fused_features(const tm_fused_context_t *c, const tm_fused_plan_t
 cudaError_t tm_fused_to_nodes(const tm_fused_context_t *c, const tm_fused_plan_t *plan);
 /* embed.cu: features → embedding, by row */
 cudaError_t tm_fused_embed(const tm_fused_context_t *c, const tm_fused_plan_t *plan);
-/* filter.cu: edges → keep_words; then kept, dst_offsets, by_dst */
+/* filter.cu: edges → keep_words */
 cudaError_t tm_fused_filter(const tm_fused_context_t *c, const tm_fused_plan_t *plan);
+/* keep.cu: keep_words → kept, dst_offsets, by_dst */
 cudaError_t tm_fused_keep(const tm_fused_context_t *c, const tm_fused_plan_t *plan);
 size_t tm_fused_keep_cub_bytes(const tm_fused_capacity_t *capacity);
 /* gnn.cu: kept → logits */
