@@ -368,7 +368,7 @@ def parse():
     parser.add_argument("--as-simulated", action="store_true", help="no modules out of place, no lost points")
     parser.add_argument("--mu", type=float, default=200.0, help="pile-up of the training events")
     parser.add_argument("--minutes", type=float, default=9.5, help="end this call after so long")
-    parser.add_argument("--finish", action="store_true", help="shorten the last stage so that the call ends with a model")
+    parser.add_argument("--finish", action="store_true", help="shorten the last stage so the call ends with a model")
     parser.add_argument("--seconds", default="100,40,160", help="budgets of embed, filter, gnn")
     parser.add_argument("--edge-efficiency", type=float, default=0.9955, help="sets the radius")
     parser.add_argument("--edges-per-point", type=float, default=3.3, help="sets the cut of the filter")
@@ -387,8 +387,7 @@ def parse():
 
 def networks_of(options, state):
     """(networks, teacher's or None): with the weights of the state, or of --warm, or fresh."""
-    read = lambda path: {stage: net.to(options.device).eval().requires_grad_(False)
-                         for stage, net in networks.read(path)[0].items()}
+    read = lambda path: {stage: net.to(options.device).eval() for stage, net in networks.read(path)[0].items()}
     teacher = read(options.teacher) if options.teacher else None
     warm = read(options.warm) if options.warm else {}
     nets = networks.make(len(ev.FEATURES), len(ev.EDGE_FEATURES), options.sizes)
