@@ -10,7 +10,7 @@ Stages: embed, filter, gnn, each with its budget in seconds of one GPU. OUT/stat
 seconds used, and is written every half minute: the next call goes on where the last one ended, on another machine too.
 With --teacher embedding and filter also learn what that model says; with --fall-back its networks are kept where the
 new ones are worse (choose.py). Radius and cut of the filter are set on validation events of the training's own; tables
-of the alternatives are in OUT/choices.json, figures along the way in OUT/curve.csv, the model is OUT/<name>.safetensors.
+of the alternatives are in OUT/choices.json, figures on the way in OUT/curve.csv, the model in OUT/<name>.safetensors.
 models.sh has the commands of the shipped models. Needs: pip install -r requirements.txt.
 """
 import argparse
