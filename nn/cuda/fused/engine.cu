@@ -127,8 +127,6 @@ static cudaError_t lay_out(const tm_fused_t *fused, bucket_t *bucket, bool large
         plan->link_logits = tm_fused_take<float>(a, kept);
         error = error == cudaSuccess ? tm_fused_post_plan(p, capacity, a, &bucket->post) : error;
     }
-    plan->cub_bytes = tm_fused_keep_cub_bytes(capacity);
-    plan->cub = tm_fused_take<char>(a, plan->cub_bytes);
     *bytes = arena.used;
     return error;
 }

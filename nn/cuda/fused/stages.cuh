@@ -65,14 +65,11 @@ typedef struct {
     uint32_t *parent, *labels, *sizes, *edge_counts; /* [points] by row */
     unsigned long long *score_sums;         /* [points] */
     uint32_t *track_numbers, *track_places; /* [points] */
-    uint32_t *block_sums;                   /* [2, blocks] */
+    uint32_t *block_sums;                   /* [2, blocks], for keep too */
     uint32_t *members;                      /* [points] */
     uint32_t *link_src, *link_dst; /* [kept] rows, for the steps behind the builder; NULL: there are none */
     float *link_logits;
     uint32_t *result; /* offsets [points + 1], scores [points], indices [points], in that order */
-
-    void *cub;
-    size_t cub_bytes;
 } tm_fused_plan_t;
 
 /* Everything that a launch needs to know. */
@@ -92,7 +89,6 @@ cudaError_t tm_fused_embed(const tm_fused_context_t *c, const tm_fused_plan_t *p
 cudaError_t tm_fused_filter(const tm_fused_context_t *c, const tm_fused_plan_t *plan);
 /* keep.cu: keep_words → kept, dst_offsets, by_dst */
 cudaError_t tm_fused_keep(const tm_fused_context_t *c, const tm_fused_plan_t *plan);
-size_t tm_fused_keep_cub_bytes(const tm_fused_capacity_t *capacity);
 /* gnn.cu: kept → logits */
 cudaError_t tm_fused_gnn(const tm_fused_context_t *c, const tm_fused_plan_t *plan);
 /* tracks.cu: logits → result */

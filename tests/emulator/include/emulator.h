@@ -189,6 +189,15 @@ static inline unsigned __reduce_min_sync(unsigned, unsigned mine) {
         return least;
     });
 }
+static inline unsigned __reduce_add_sync(unsigned, unsigned mine) {
+    return tm_emulator::exchange(mine, [](auto of) {
+        unsigned sum = 0;
+        for (int lane = 0; lane < tm_emulator::WARP; lane++) {
+            sum += of(lane);
+        }
+        return sum;
+    });
+}
 static inline unsigned __reduce_max_sync(unsigned, unsigned mine) {
     return tm_emulator::exchange(mine, [](auto of) {
         unsigned most = 0;
