@@ -283,6 +283,20 @@ static void odd_places(void) {
     rig_close(&rig);
 }
 
+/* Points of a large event at few values of phi: more at a step of the coarse order than it compares. */
+static void crowds(void) {
+    for (uint32_t values : {1u, 40u}) {
+        cloud_t c = random_cloud(TM_FUSED_SMALL_POINTS + 100, 3, 0);
+        for (uint32_t i = 0; i < c.n; i++) {
+            if (i % 4) { /* the others are anywhere */
+                c.place[i].y = (float)(i % values) * 0.1f - 2;
+            }
+        }
+        check(pipeline_for(3, radius_for(&c, 30), TM_DIRECTION_OUTWARD, false, true), only(c),
+              4u << 20, "crowds in phi");
+    }
+}
+
 static void batches(void) {
     std::vector<cloud_t> events;
     for (int i = 0; i < (is_quick ? 5 : 40); i++) {
@@ -460,6 +474,7 @@ int main(int argc, char **argv) {
     } tests[] = {{"can_run", can_run, false},
                  {"every_size", every_size, false},
                  {"odd_places", odd_places, false},
+                 {"crowds", crowds, false},
                  {"batches", batches, false},
                  {"too_small", too_small, false},
                  {"replay", replay, false},

@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * The order of a large event. A radix sort by phi (or by the widest dimension of the embedding where
- * no cut on dphi is asked for) cuts it into strips of equal numbers of points; a block puts each strip
- * in the order of a kd tree: it sorts a segment by the dimension in which it is widest, then either
- * half of it in turn, down to 16 points, the columns of one product of the search.
+ * The order of a large event. Its points are sorted by phi (or by the widest dimension of the embedding
+ * where no cut on dphi is asked for) in steps of a 65536th, which cuts it into strips of equal numbers
+ * of points; a block puts each strip in the order of a kd tree: it sorts a segment by the dimension in
+ * which it is widest, then either half of it in turn, down to 16 points, the columns of one product of
+ * the search.
  *
- * Both sorts are stable or break ties by position, so the order depends on the event alone.
+ * Ties are broken by row or position, so the order depends on the event alone.
  */
-#include <cub/device/device_radix_sort.cuh>
-
+#include "nn/cuda/fused/grid.cuh"
 #include "nn/cuda/fused/search_parts.cuh"
 
-#define STRIP 1024u /* points of a block */
-#define STRIP_THREADS (STRIP / 2)
+namespace cg = cooperative_groups;
+
+#define STRIP 1024u  /* points of a block */
 #define PER_WARP 64u /* positions of a warp: two per lane */
-#define BOX_WORDS (STRIP / PER_WARP * TM_EMBED_DIM_MAX)
 /* Smaller events have wider strips in phi: they are sorted within half a strip only. */
 #define HALF_STRIP_POINTS 49152u
 #define INDEX_BITS 10
@@ -22,7 +22,7 @@ static_assert(STRIP == 1024, "order_strips splits that often");
 static_assert(1u << INDEX_BITS == STRIP, "a key holds the index of a point of the strip");
 #define KEY_MOST ((float)((1u << (32 - INDEX_BITS)) - 2))
 #define PAD_KEY UINT32_MAX
-#define COARSE_MOST 65534.0f /* 65535: behind all points */
+#define STEP_MOST ((float)(TM_SEARCH_STEPS - 2))
 #define PHI_MIN (-3.14159274f)
 #define PHI_RANGE 6.28318548f
 
@@ -59,39 +59,120 @@ static __global__ void __launch_bounds__(TM_GPU_THREADS)
     }
 }
 
-/* Keys of all `capacity` places; those behind the points come last. */
-static __global__ void __launch_bounds__(TM_GPU_THREADS)
-    make_keys(const tm_fused_counts_t *counts, const float4 *place, const float *embedding,
-              uint32_t dim, bool by_phi, const uint32_t *bounds, uint32_t capacity, uint16_t *keys,
-              uint32_t *rows) {
-    uint64_t i = tm_gpu_thread();
-    if (i >= capacity) {
-        return;
-    }
-    uint16_t key = UINT16_MAX;
-    if (i < counts->n_points) {
-        float share;
-        if (by_phi) {
-            share = (place[i].y - PHI_MIN) / PHI_RANGE;
-        } else {
-            uint32_t widest = 0;
-            float from = 0;
-            float width = -1;
-            for (uint32_t d = 0; d < dim; d++) {
-                float low = tm_gpu_from_ordered(bounds[d]);
-                float w = tm_gpu_from_ordered(bounds[TM_EMBED_DIM_MAX + d]) - low;
-                if (w > width) {
-                    widest = d;
-                    from = low;
-                    width = w;
-                }
+typedef struct {
+    const tm_fused_counts_t *counts;
+    const float4 *place;
+    const float *embedding;
+    uint32_t dim;
+    bool by_phi;
+    const uint32_t *bounds;
+    uint16_t *keys;
+    uint32_t *steps;     /* [TM_SEARCH_STEPS] points of a step, then those not yet placed */
+    uint32_t *begins;    /* [TM_SEARCH_STEPS + 1] */
+    uint32_t *crowded;   /* steps of more than CROWD points */
+    uint32_t *n_crowded; /* their number */
+    uint32_t *block_sums;
+    uint32_t *unsorted, *rows; /* by step; then by row within it */
+} coarse_t;
+
+static __device__ uint16_t key_of(const coarse_t &t, uint32_t row) {
+    float share;
+    if (t.by_phi) {
+        share = (t.place[row].y - PHI_MIN) / PHI_RANGE;
+    } else {
+        uint32_t widest = 0;
+        float from = 0;
+        float width = -1;
+        for (uint32_t d = 0; d < t.dim; d++) {
+            float low = tm_gpu_from_ordered(t.bounds[d]);
+            float w = tm_gpu_from_ordered(t.bounds[TM_EMBED_DIM_MAX + d]) - low;
+            if (w > width) {
+                widest = d;
+                from = low;
+                width = w;
             }
-            share = width > 0 ? (embedding[i * dim + widest] - from) / width : 0;
         }
-        key = (uint16_t)(fminf(fmaxf(share, 0), 1) * COARSE_MOST);
+        share = width > 0 ? (t.embedding[(uint64_t)row * t.dim + widest] - from) / width : 0;
     }
-    keys[i] = key;
-    rows[i] = (uint32_t)i;
+    return (uint16_t)(fminf(fmaxf(share, 0), 1) * STEP_MOST);
+}
+
+/* The rows of a step, found again in their order by a whole block. */
+static __device__ void place_crowd(const coarse_t &t, uint32_t n, uint32_t step) {
+    typedef cub::BlockScan<uint32_t, TM_GRID_THREADS> scan_t;
+    __shared__ typename scan_t::TempStorage memory;
+    const auto add = [](uint32_t a, uint32_t b) { return a + b; };
+    uint32_t at = t.begins[step];
+    for (uint32_t first = 0; first < n; first += TM_GRID_THREADS) {
+        const uint32_t row = first + threadIdx.x;
+        const bool own = row < n && t.keys[row] == step;
+        uint32_t before;
+        uint32_t sum;
+        scan_t(memory).ExclusiveScan(own ? 1u : 0u, before, 0u, add, sum);
+        if (own) {
+            t.rows[at + before] = row;
+        }
+        at += sum;
+        __syncthreads();
+    }
+}
+
+/* Rows by step: counts the points of each, puts rows there in any order, then each in its place by the
+ * number of lower ones. Where that takes long the rows are found again. */
+static __global__ void __launch_bounds__(TM_GRID_THREADS, TM_GRID_BLOCKS_PER_PROCESSOR)
+    sort_coarsely(const coarse_t t) {
+    cg::grid_group grid = cg::this_grid();
+    const uint32_t n = t.counts->n_points;
+    const uint32_t first = blockIdx.x * TM_GRID_THREADS + threadIdx.x;
+    const uint32_t stride = gridDim.x * TM_GRID_THREADS;
+    const auto points = [&t](uint32_t step) { return t.steps[step]; };
+    for (uint32_t i = first; i < TM_SEARCH_STEPS; i += stride) {
+        t.steps[i] = 0;
+    }
+    if (first == 0) {
+        *t.n_crowded = 0;
+    }
+    grid.sync();
+    for (uint32_t row = first; row < n; row += stride) {
+        const uint16_t key = key_of(t, row);
+        t.keys[row] = key;
+        atomicAdd(&t.steps[key], 1u);
+    }
+    grid.sync();
+    tm_grid_add_up(TM_SEARCH_STEPS, t.block_sums, points);
+    grid.sync();
+    tm_grid_prefix(TM_SEARCH_STEPS, t.block_sums, points, [&t](uint32_t step, uint32_t before) {
+        t.begins[step] = before;
+        if (t.steps[step] > TM_SEARCH_CROWD) {
+            t.crowded[atomicAdd(t.n_crowded, 1u)] = step;
+        }
+    });
+    if (first == 0) {
+        t.begins[TM_SEARCH_STEPS] = n;
+    }
+    grid.sync();
+    for (uint32_t row = first; row < n; row += stride) {
+        const uint32_t key = t.keys[row];
+        t.unsorted[t.begins[key] + atomicSub(&t.steps[key], 1u) - 1] = row;
+    }
+    grid.sync();
+    for (uint32_t i = first; i < n; i += stride) {
+        const uint32_t row = t.unsorted[i];
+        const uint32_t key = t.keys[row];
+        const uint32_t begin = t.begins[key];
+        const uint32_t end = t.begins[key + 1];
+        if (end - begin <= TM_SEARCH_CROWD) {
+            uint32_t lower = 0;
+            for (uint32_t k = begin; k < end; k++) {
+                lower += t.unsorted[k] < row;
+            }
+            t.rows[begin + lower] = row;
+        }
+    }
+    const uint32_t n_crowded = *t.n_crowded;
+    for (uint32_t i = blockIdx.x; i < n_crowded; i += gridDim.x) {
+        place_crowd(t, n, t.crowded[i]);
+    }
 }
 
 /* ---- within a strip ---- */
@@ -135,10 +216,18 @@ static __device__ uint32_t sort_lanes(uint32_t key, bool up) {
     return merge_lanes(key, up);
 }
 
+/* `POINTS` of a strip, as a block has them. */
+template <uint32_t POINTS> struct strip_t {
+    uint32_t row[POINTS];
+    uint32_t exchange[2][POINTS]; /* keys of other warps: one is read while the other is written */
+    uint32_t low[POINTS / PER_WARP][TM_GPU_WARP],
+        high[POINTS / PER_WARP][TM_GPU_WARP]; /* of warps */
+};
+
 /* Sorts the keys of a strip by segment: lane l of warp w holds positions 64 w + l and 64 w + 32 + l.
- * Bitonic; steps between warps go through shared memory. */
-template <uint32_t SEGMENT>
-static __device__ void sort_segments(uint32_t (&key)[2], uint32_t *shared) {
+ * Bitonic; steps between warps go through shared memory. turn: of the exchange, the same in all threads. */
+template <uint32_t SEGMENT, uint32_t POINTS>
+static __device__ void sort_segments(strip_t<POINTS> &strip, uint32_t &turn, uint32_t (&key)[2]) {
     const uint32_t first = threadIdx.x / TM_GPU_WARP * PER_WARP + threadIdx.x % TM_GPU_WARP;
     key[0] = sort_lanes(key[0], true);
     key[1] = sort_lanes(key[1], SEGMENT == TM_GPU_WARP);
@@ -146,7 +235,8 @@ static __device__ void sort_segments(uint32_t (&key)[2], uint32_t *shared) {
     for (uint32_t k = PER_WARP; k <= SEGMENT; k *= 2) {
         const bool up = (first & k) == 0 || k == SEGMENT;
         for (uint32_t j = k / 2; j >= PER_WARP; j /= 2) {
-            __syncthreads();
+            uint32_t *shared = strip.exchange[turn];
+            turn ^= 1;
             shared[first] = key[0];
             shared[first + TM_GPU_WARP] = key[1];
             __syncthreads();
@@ -163,86 +253,81 @@ static __device__ void sort_segments(uint32_t (&key)[2], uint32_t *shared) {
     }
 }
 
-typedef struct {
-    uint32_t row[STRIP];
-    uint32_t exchange[STRIP];
-    uint32_t low[BOX_WORDS], high[BOX_WORDS]; /* of segments of more than a warp */
-} strip_t;
-
 /* The widest dimension of a segment, where it begins and how wide it is there. */
 typedef struct {
     uint32_t dim;
     float from, width;
 } widest_t;
 
-static __device__ void widen(widest_t *w, uint32_t dim, uint32_t least, uint32_t most) {
-    if (least <= most) { /* there are points */
-        const float from = tm_gpu_from_ordered(least);
-        const float width = tm_gpu_from_ordered(most) - from;
-        if (width > w->width) {
-            *w = (widest_t){dim, from, width};
+/* Lane d of the warp has least and most of dimension d, as ordered integers; least above most: no
+ * points, or no such dimension. */
+static __device__ widest_t widest_of(uint32_t least, uint32_t most) {
+    float from = 0;
+    float width = -1;
+    if (least <= most) {
+        const float low = tm_gpu_from_ordered(least);
+        const float w = tm_gpu_from_ordered(most) - low;
+        if (w >= 0) { /* a number */
+            from = low;
+            width = w;
         }
     }
+    const uint32_t own = tm_gpu_ordered(width);
+    const uint32_t best = __reduce_max_sync(TM_GPU_WARP_MASK, own);
+    const uint32_t dim = __ffs((int)__ballot_sync(TM_GPU_WARP_MASK, own == best)) - 1;
+    return (widest_t){dim, __shfl_sync(TM_GPU_WARP_MASK, from, (int)dim),
+                      tm_gpu_from_ordered(best)};
 }
 
 /* The widest dimensions of the segments of the thread's two points; index STRIP: no point. */
-template <uint32_t SEGMENT>
-static __device__ void find_widest(strip_t &strip, const uint32_t *coordinates, uint32_t dim,
-                                   const uint32_t (&index)[2], widest_t (&w)[2]) {
+template <uint32_t SEGMENT, uint32_t POINTS>
+static __device__ void find_widest(strip_t<POINTS> &strip, const uint32_t *coordinates,
+                                   uint32_t dim, const uint32_t (&index)[2], widest_t (&w)[2]) {
     const uint32_t lane = threadIdx.x % TM_GPU_WARP;
-    const uint32_t box = threadIdx.x / TM_GPU_WARP * PER_WARP / SEGMENT * TM_EMBED_DIM_MAX;
-    w[0] = w[1] = (widest_t){0, 0, -1};
-    if (SEGMENT > PER_WARP) {
-        __syncthreads();
-        for (uint32_t i = threadIdx.x; i < BOX_WORDS; i += STRIP_THREADS) {
-            strip.low[i] = UINT32_MAX;
-            strip.high[i] = 0;
-        }
-        __syncthreads();
-    }
+    const uint32_t warp = threadIdx.x / TM_GPU_WARP;
+    uint32_t low[2] = {UINT32_MAX, UINT32_MAX}; /* of dimension `lane` */
+    uint32_t high[2] = {0, 0};
     for (uint32_t d = 0; d < dim; d++) {
         uint32_t least[2];
         uint32_t most[2];
 #pragma unroll
         for (int e = 0; e < 2; e++) {
             const bool valid = index[e] < STRIP;
-            const uint32_t v = valid ? coordinates[d * STRIP + index[e]] : 0;
+            const uint32_t v = valid ? coordinates[d * POINTS + index[e]] : 0;
             least[e] = valid ? v : UINT32_MAX;
             most[e] = v;
         }
         if (SEGMENT >= PER_WARP) {
-            const uint32_t low = __reduce_min_sync(TM_GPU_WARP_MASK, min(least[0], least[1]));
-            const uint32_t high = __reduce_max_sync(TM_GPU_WARP_MASK, max(most[0], most[1]));
-            if (SEGMENT == PER_WARP) {
-                widen(&w[0], d, low, high);
-            } else if (lane == 0) {
-                atomicMin(&strip.low[box + d], low);
-                atomicMax(&strip.high[box + d], high);
-            }
-        } else {
+            least[0] = min(least[0], least[1]);
+            most[0] = max(most[0], most[1]);
+        }
 #pragma unroll
-            for (int e = 0; e < 2; e++) {
-                const uint32_t low = __reduce_min_sync(TM_GPU_WARP_MASK, least[e]);
-                const uint32_t high = __reduce_max_sync(TM_GPU_WARP_MASK, most[e]);
-                widen(&w[e], d, low, high);
-            }
+        for (int e = 0; e < (SEGMENT >= PER_WARP ? 1 : 2); e++) {
+            least[e] = __reduce_min_sync(TM_GPU_WARP_MASK, least[e]);
+            most[e] = __reduce_max_sync(TM_GPU_WARP_MASK, most[e]);
+            low[e] = lane == d ? least[e] : low[e];
+            high[e] = lane == d ? most[e] : high[e];
         }
     }
-    if (SEGMENT > PER_WARP) {
+    if constexpr (SEGMENT > PER_WARP) {
+        strip.low[warp][lane] = low[0];
+        strip.high[warp][lane] = high[0];
         __syncthreads();
-        for (uint32_t d = 0; d < dim; d++) {
-            widen(&w[0], d, strip.low[box + d], strip.high[box + d]);
+        const uint32_t first = warp * PER_WARP / SEGMENT * (SEGMENT / PER_WARP);
+#pragma unroll
+        for (uint32_t k = 0; k < SEGMENT / PER_WARP; k++) {
+            low[0] = min(low[0], strip.low[first + k][lane]);
+            high[0] = max(high[0], strip.high[first + k][lane]);
         }
     }
-    if (SEGMENT >= PER_WARP) {
-        w[1] = w[0];
-    }
+    w[0] = widest_of(low[0], high[0]);
+    w[1] = SEGMENT >= PER_WARP ? w[0] : widest_of(low[1], high[1]);
 }
 
 /* Sorts each segment by its widest dimension. */
-template <uint32_t SEGMENT>
-static __device__ void split(strip_t &strip, const uint32_t *coordinates, uint32_t dim,
-                             uint32_t (&index)[2]) {
+template <uint32_t SEGMENT, uint32_t POINTS>
+static __device__ void split(strip_t<POINTS> &strip, uint32_t &turn, const uint32_t *coordinates,
+                             uint32_t dim, uint32_t (&index)[2]) {
     widest_t w[2];
     uint32_t key[2];
     find_widest<SEGMENT>(strip, coordinates, dim, index, w);
@@ -250,48 +335,51 @@ static __device__ void split(strip_t &strip, const uint32_t *coordinates, uint32
     for (int e = 0; e < 2; e++) {
         key[e] = PAD_KEY;
         if (index[e] < STRIP) {
-            const float v = tm_gpu_from_ordered(coordinates[w[e].dim * STRIP + index[e]]);
+            const float v = tm_gpu_from_ordered(coordinates[w[e].dim * POINTS + index[e]]);
             const float share = w[e].width > 0 ? (v - w[e].from) / w[e].width : 0;
             const uint32_t scaled = (uint32_t)(fminf(fmaxf(share, 0), 1) * KEY_MOST);
             key[e] = scaled << INDEX_BITS | index[e];
         }
     }
-    sort_segments<SEGMENT>(key, strip.exchange);
+    sort_segments<SEGMENT>(strip, turn, key);
     index[0] = key[0] == PAD_KEY ? STRIP : key[0] % STRIP;
     index[1] = key[1] == PAD_KEY ? STRIP : key[1] % STRIP;
 }
 
-/* One block per strip at a time. Dynamic shared memory: [dim, STRIP] coordinates, ordered. */
-static __global__ void __launch_bounds__(STRIP_THREADS)
+/* One block per strip, or per half of one where POINTS are as many, at a time. Dynamic shared memory:
+ * [dim, POINTS] coordinates, ordered. */
+template <uint32_t POINTS>
+static __global__ void __launch_bounds__(POINTS / 2)
     order_strips(const tm_fused_counts_t *counts, const float *embedding, uint32_t dim,
                  const uint32_t *rows, uint32_t *order) {
     extern __shared__ uint32_t coordinates[];
-    __shared__ strip_t strip;
+    __shared__ strip_t<POINTS> strip;
     const uint32_t first = threadIdx.x / TM_GPU_WARP * PER_WARP + threadIdx.x % TM_GPU_WARP;
     const uint32_t n = counts->n_points;
-    for (uint64_t base = (uint64_t)blockIdx.x * STRIP; base < n;
-         base += (uint64_t)gridDim.x * STRIP) {
-        const uint32_t count = n - base < STRIP ? (uint32_t)(n - base) : STRIP;
+    uint32_t turn = 0;
+    for (uint64_t base = (uint64_t)blockIdx.x * POINTS; base < n;
+         base += (uint64_t)gridDim.x * POINTS) {
+        const uint32_t count = n - base < POINTS ? (uint32_t)(n - base) : POINTS;
         __syncthreads(); /* the strip before is written */
-        for (uint32_t i = threadIdx.x; i < count; i += STRIP_THREADS) {
+        for (uint32_t i = threadIdx.x; i < count; i += POINTS / 2) {
             const uint32_t row = rows[base + i];
             strip.row[i] = row;
             for (uint32_t d = 0; d < dim; d++) {
-                coordinates[d * STRIP + i] = tm_gpu_ordered(embedding[(uint64_t)row * dim + d]);
+                coordinates[d * POINTS + i] = tm_gpu_ordered(embedding[(uint64_t)row * dim + d]);
             }
         }
         __syncthreads();
         uint32_t index[2];
         index[0] = first < count ? first : STRIP;
         index[1] = first + TM_GPU_WARP < count ? first + TM_GPU_WARP : STRIP;
-        if (n > HALF_STRIP_POINTS) {
-            split<1024>(strip, coordinates, dim, index);
+        if (POINTS == STRIP && n > HALF_STRIP_POINTS) {
+            split<POINTS>(strip, turn, coordinates, dim, index);
         }
-        split<512>(strip, coordinates, dim, index);
-        split<256>(strip, coordinates, dim, index);
-        split<128>(strip, coordinates, dim, index);
-        split<64>(strip, coordinates, dim, index);
-        split<32>(strip, coordinates, dim, index);
+        split<512>(strip, turn, coordinates, dim, index);
+        split<256>(strip, turn, coordinates, dim, index);
+        split<128>(strip, turn, coordinates, dim, index);
+        split<64>(strip, turn, coordinates, dim, index);
+        split<32>(strip, turn, coordinates, dim, index);
         for (uint32_t e = 0; e < 2; e++) {
             const uint32_t at = first + e * TM_GPU_WARP;
             if (at < count) {
@@ -303,20 +391,22 @@ static __global__ void __launch_bounds__(STRIP_THREADS)
 
 /* ---- the stage ---- */
 
-cudaError_t tm_fused_order_cub_bytes(uint32_t capacity, size_t *bytes) {
-    *bytes = 0;
-    return cub::DeviceRadixSort::SortPairs(NULL, *bytes, (const uint16_t *)NULL, (uint16_t *)NULL,
-                                           (const uint32_t *)NULL, (uint32_t *)NULL,
-                                           (int64_t)capacity);
-}
-
-static size_t strip_bytes(uint32_t dim) {
-    return (size_t)dim * STRIP * sizeof(uint32_t);
+static size_t strip_bytes(uint32_t dim, uint32_t points) {
+    return (size_t)dim * points * sizeof(uint32_t);
 }
 
 cudaError_t tm_fused_order_prepare(void) {
-    return cudaFuncSetAttribute(order_strips, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                (int)strip_bytes(TM_EMBED_DIM_MAX));
+    return cudaFuncSetAttribute(order_strips<STRIP>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                (int)strip_bytes(TM_EMBED_DIM_MAX, STRIP));
+}
+
+/* The strips of an event that may have `capacity` points. */
+template <uint32_t POINTS>
+static void launch_strips(const tm_fused_search_t *s, const tm_fused_search_input_t *in,
+                          uint32_t *order, cudaStream_t stream) {
+    order_strips<POINTS>
+        <<<tm_gpu_blocks(s->capacity.points, POINTS), POINTS / 2, strip_bytes(s->dim, POINTS),
+           stream>>>(in->counts, in->embedding, s->dim, s->rows, order);
 }
 
 cudaError_t tm_fused_order(const tm_fused_search_t *s, const tm_fused_search_input_t *in,
@@ -344,16 +434,31 @@ cudaError_t tm_fused_order(const tm_fused_search_t *s, const tm_fused_search_inp
         find_bounds<<<(unsigned)s->processors, TM_GPU_THREADS, 0, stream>>>(
             in->counts, in->embedding, s->dim, s->bounds);
     }
-    make_keys<<<blocks, TM_GPU_THREADS, 0, stream>>>(in->counts, in->place, in->embedding, s->dim,
-                                                     by_phi, s->bounds, capacity, s->phi_keys,
-                                                     s->rows);
-    size_t bytes = s->cub_bytes;
-    error = cub::DeviceRadixSort::SortPairs(s->cub, bytes, s->phi_keys, s->phi_keys_out, s->rows,
-                                            s->rows_sorted, (int64_t)capacity, 0, 16, stream);
+    coarse_t t = {.counts = in->counts,
+                  .place = in->place,
+                  .embedding = in->embedding,
+                  .dim = s->dim,
+                  .by_phi = by_phi,
+                  .bounds = s->bounds,
+                  .keys = s->keys,
+                  .steps = s->steps,
+                  .begins = s->step_begins,
+                  .crowded = s->crowded + 1,
+                  .n_crowded = s->crowded,
+                  .block_sums = s->block_sums,
+                  .unsorted = s->rows_unsorted,
+                  .rows = s->rows};
+    void *arguments[] = {&t};
+    error = cudaLaunchCooperativeKernel((const void *)sort_coarsely,
+                                        dim3(tm_grid_blocks(s->processors)), dim3(TM_GRID_THREADS),
+                                        arguments, 0, stream);
     if (error != cudaSuccess) {
         return error;
     }
-    order_strips<<<tm_gpu_blocks(capacity, STRIP), STRIP_THREADS, strip_bytes(s->dim), stream>>>(
-        in->counts, in->embedding, s->dim, s->rows_sorted, order);
+    if (capacity <= HALF_STRIP_POINTS) {
+        launch_strips<STRIP / 2>(s, in, order, stream); /* more blocks */
+    } else {
+        launch_strips<STRIP>(s, in, order, stream);
+    }
     return cudaGetLastError();
 }

@@ -2,6 +2,7 @@
 #include <math.h>
 
 #include "nn/cuda/edge_features.cuh"
+#include "nn/cuda/fused/grid.cuh"
 #include "nn/cuda/fused/ptx.cuh"
 #include "nn/cuda/fused/search_parts.cuh"
 
@@ -365,15 +366,6 @@ cudaError_t tm_fused_search_plan(const tm_pipeline_t *pipeline, const tm_fused_c
     s.split = !plain && s.dim <= SPLIT_DIM_MAX;
     s.k_steps =
         (s.dim * (s.split ? 3 : 1) + TM_SEARCH_EXTRA_TERMS + TM_SEARCH_TERMS - 1) / TM_SEARCH_TERMS;
-    size_t scan_bytes = 0;
-    cudaError_t error = tm_fused_order_cub_bytes(capacity->points, &s.cub_bytes);
-    if (error == cudaSuccess) {
-        error = tm_fused_collect_cub_bytes(capacity->points, &scan_bytes);
-    }
-    if (error != cudaSuccess) {
-        return error;
-    }
-    s.cub_bytes = scan_bytes > s.cub_bytes ? scan_bytes : s.cub_bytes;
     const size_t points = capacity->points;
     const size_t tiles = capacity->tiles;
     const size_t groups = tiles * TM_SEARCH_GROUPS;
@@ -385,12 +377,13 @@ cudaError_t tm_fused_search_plan(const tm_pipeline_t *pipeline, const tm_fused_c
     const size_t fine_items = (fine_tiles * TM_SEARCH_ROW_SETS + TM_SEARCH_WARPS) * fine_tiles;
     const size_t items = pairs * chunks > fine_items ? pairs * chunks : fine_items;
     s.items_max = items < ITEMS_MAX ? (uint32_t)items : ITEMS_MAX;
-    s.phi_keys = tm_fused_take<uint16_t>(arena, points);
-    s.phi_keys_out = tm_fused_take<uint16_t>(arena, points);
+    s.keys = tm_fused_take<uint16_t>(arena, points);
+    s.rows_unsorted = tm_fused_take<uint32_t>(arena, points);
     s.rows = tm_fused_take<uint32_t>(arena, points);
-    s.rows_sorted = tm_fused_take<uint32_t>(arena, points);
+    s.steps = tm_fused_take<uint32_t>(arena, TM_SEARCH_STEPS);
+    s.step_begins = tm_fused_take<uint32_t>(arena, TM_SEARCH_STEPS + 1);
+    s.crowded = tm_fused_take<uint32_t>(arena, points / TM_SEARCH_CROWD + 1);
     s.bounds = tm_fused_take<uint32_t>(arena, 2 * TM_EMBED_DIM_MAX);
-    s.cub = tm_fused_take<char>(arena, s.cub_bytes);
     s.records = tm_fused_take<float4>(arena, tiles * TM_GPU_TILE * (s.quads + 2));
     s.rows_half = tm_fused_take<uint4>(arena, groups * s.k_steps * TM_GPU_WARP);
     s.columns_half = tm_fused_take<uint4>(arena, groups * s.k_steps * TM_GPU_WARP);
@@ -401,7 +394,8 @@ cudaError_t tm_fused_search_plan(const tm_pipeline_t *pipeline, const tm_fused_c
     s.tile_high = tm_fused_take<float>(arena, tiles * box_dims);
     s.items = tm_fused_take<uint64_t>(arena, s.items_max);
     s.counters = tm_fused_take<unsigned long long>(arena, TM_SEARCH_COUNTERS);
-    s.degrees = tm_fused_take<uint32_t>(arena, points + 1);
+    s.block_sums = tm_fused_take<uint32_t>(arena, tm_grid_blocks(processors));
+    s.degrees = tm_fused_take<uint32_t>(arena, points);
     s.targets = tm_fused_take<uint32_t>(arena, points * TM_SEARCH_SLOTS);
     s.list = tm_fused_take<uint64_t>(arena, capacity->edges);
     s.more_targets = tm_fused_take<uint32_t>(arena, capacity->edges);

@@ -47,11 +47,11 @@ typedef struct {
     float phi_reach; /* dphi of pairs that the boxes let through; INFINITY: no cut */
 
     /* order */
-    uint16_t *phi_keys, *phi_keys_out; /* [points] */
-    uint32_t *rows, *rows_sorted;      /* [points] */
+    uint16_t *keys;                  /* [points] */
+    uint32_t *rows_unsorted, *rows;  /* [points] */
+    uint32_t *steps, *step_begins;   /* [TM_SEARCH_STEPS + 1] */
+    uint32_t *crowded;               /* number, then steps of more than TM_SEARCH_CROWD points */
     uint32_t *bounds; /* [2, TM_EMBED_DIM_MAX] least and most per dimension, ordered */
-    void *cub;
-    size_t cub_bytes;
 
     /* by slot: place in a tile, TM_GPU_TILE per tile */
     float4 *records;                 /* [slots, quads + 2] */
@@ -62,11 +62,12 @@ typedef struct {
     uint64_t *items;                 /* [items_max]: work of the search */
     uint32_t items_max;
     unsigned long long *counters; /* [TM_SEARCH_COUNTERS] */
-    uint32_t *degrees;            /* [points + 1] edges of a source */
+    uint32_t *block_sums;         /* [tm_grid_blocks] */
+    uint32_t *degrees;            /* [points] edges of a source */
     uint32_t *targets;            /* [points, TM_SEARCH_SLOTS] of a source, unsorted */
     uint64_t *list;               /* [edges] those that found no place there */
     uint32_t *more_targets;       /* [edges] the same, beside their source */
-    uint32_t *large_nodes;        /* [points] whose edges a block sorts */
+    uint32_t *large_nodes;        /* [points] with more targets than slots */
 } tm_fused_search_t;
 
 /* Whether the search does what this pipeline asks for. If not, the general path does. */

@@ -75,10 +75,11 @@ static __device__ inline float tm_search_add_gap(float d2, float low, float high
     return fmaf(gap, gap, d2);
 }
 
+/* Steps in which large events are sorted by phi; those of a crowd are sorted in another way. */
+#define TM_SEARCH_STEPS 65536u
+#define TM_SEARCH_CROWD 64u
+
 /* order.cu */
-cudaError_t tm_fused_order_cub_bytes(uint32_t capacity, size_t *bytes);
 cudaError_t tm_fused_order_prepare(void);
-/* search_collect.cu */
-cudaError_t tm_fused_collect_cub_bytes(uint32_t capacity, size_t *bytes);
 
 #endif

@@ -61,7 +61,7 @@ static __device__ uint2 swap(uint2 v) {
                       __shfl_xor_sync(TM_GPU_WARP_MASK, v.y, step));
 }
 
-/* A thread per slot; boxes from warps. Zeroes the counters of the search. */
+/* A thread per slot; boxes from warps. Zeroes the counters of the search and the nodes' degrees. */
 template <int QUADS, bool SPLIT, int STEPS>
 static __global__ void __launch_bounds__(TM_GPU_TILE)
     place_points(const tm_fused_search_t s, const tm_fused_search_input_t in,
@@ -85,6 +85,9 @@ static __global__ void __launch_bounds__(TM_GPU_TILE)
         const bool valid = threadIdx.x < t.count;
         const uint32_t node = t.first + threadIdx.x;
         const uint32_t row = valid ? order[node] : 0;
+        if (valid) {
+            s.degrees[node] = 0;
+        }
         float x[BOX_DIMS];
 #pragma unroll
         for (int d = 0; d < DIMS; d++) {
@@ -282,11 +285,6 @@ cudaError_t tm_fused_search_place(const tm_fused_search_t *s, const tm_fused_sea
     const unsigned blocks = (unsigned)s->processors * TM_SEARCH_BLOCKS_PER_PROCESSOR;
     if (s->capacity.tiles == 0) {
         return cudaSuccess;
-    }
-    cudaError_t error = cudaMemsetAsync(
-        s->degrees, 0, ((size_t)s->capacity.points + 1) * sizeof *s->degrees, stream);
-    if (error != cudaSuccess) {
-        return error;
     }
     if (s->split) {
         (s->quads == 1   ? place<1, true, 1>
