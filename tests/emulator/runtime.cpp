@@ -129,6 +129,7 @@ static void start(fiber_t *f, unsigned i, dim3 block_idx, dim3 block, dim3 grid)
     f->thread.grid_dim = grid;
     f->thread.lane = (int)(i % WARP);
     f->thread.warp = &warps[i / WARP];
+    f->thread.copies.clear();
     f->started = f->done = false;
     f->waits_for = NULL;
     getcontext(&f->context);
@@ -239,6 +240,11 @@ cudaError_t cudaDriverGetVersion(int *version) {
 }
 
 cudaError_t cudaSetDevice(int) {
+    return cudaSuccess;
+}
+
+cudaError_t cudaGetDevice(int *ordinal) {
+    *ordinal = 0;
     return cudaSuccess;
 }
 
