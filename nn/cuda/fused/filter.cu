@@ -1,34 +1,70 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * The filter: a warp takes 32 edges through all layers in registers and writes one bit for each. Then
- * the edges whose bit is set move together, in their order, and are indexed by target.
+ * The filter: a warp takes 32 edges through all layers in registers, 16 at a time and in step with the
+ * other warps of its group (group.cuh), and writes one bit for each. Then the edges whose bit is set
+ * move together, in their order, and are indexed by target.
  */
 #include <cub/device/device_scan.cuh>
 #include <thrust/iterator/counting_iterator.h>
 #include <thrust/iterator/transform_iterator.h>
 
 #include "nn/cuda/fused/edges.cuh"
+#include "nn/cuda/fused/group.cuh"
 
 #define EDGES_PER_WARP 32
-#define M_TILES (EDGES_PER_WARP / TM_MMA_ROWS)
-#define WARPS 8
+#define TILES (EDGES_PER_WARP / TM_MMA_ROWS)
+#define GROUPS 4
+#define WARPS (GROUPS * TM_GROUP_WARPS)
 #define THREADS (WARPS * TM_GPU_WARP)
+#define KINDS (TM_EF_RPHI_SLOPE + 1)
+#define HALF_MAX 65504.0f
+
+/* Features are computed by kind, each at a place of its own, so that there is no choice per edge. */
+typedef struct {
+    float factor[KINDS]; /* 1 / scale; 0: not of this model */
+    float limit[KINDS];
+} kinds_t;
 
 typedef struct {
-    __half x[EDGES_PER_WARP][TM_FUSED_FEATURES_MAX];
+    __half x[EDGES_PER_WARP][KINDS];
+    uint32_t node[2][EDGES_PER_WARP];
 } staged_t;
 
 typedef struct {
     tm_fused_mlp_t mlp;
     const tm_fused_counts_t *counts;
     uint32_t capacity;
-    tm_gpu_edge_features_t list;
+    kinds_t kinds;
     const float4 *place;
     const __half *x;
     const uint32_t *src, *dst;
     double least;
-    uint32_t *words;
+    uint16_t *bits; /* of 16 edges each */
 } filter_t;
+
+static void kinds_of(const tm_pipeline_t *pipeline, kinds_t *kinds) {
+    *kinds = (kinds_t){};
+    for (uint32_t k = 0; k < pipeline->n_edge_features; k++) {
+        const tm_edge_feature_t *feature = &pipeline->edge_feature[k];
+        kinds->factor[feature->kind] = 1 / feature->scale;
+        kinds->limit[feature->kind] = feature->clamp > 0 ? feature->clamp : HALF_MAX;
+    }
+}
+
+static __device__ inline uint4 edge_features(const kinds_t &kinds, float4 a, float4 b) {
+    uint32_t word[KINDS / 2];
+    float v[KINDS];
+#pragma unroll
+    for (int k = 0; k < KINDS; k++) {
+        v[k] = tm_fused_edge_feature((tm_edge_feature_kind_t)k, a, b) * kinds.factor[k];
+        v[k] = fminf(fmaxf(v[k], -kinds.limit[k]), kinds.limit[k]);
+    }
+#pragma unroll
+    for (int k = 0; k < KINDS / 2; k++) {
+        word[k] = tm_mma_pack(v[2 * k], v[2 * k + 1]);
+    }
+    return make_uint4(word[0], word[1], word[2], word[3]);
+}
 
 template <int H> static __global__ void __launch_bounds__(THREADS, 1) filter(const filter_t f) {
     extern __shared__ __align__(16) char memory[];
@@ -38,53 +74,63 @@ template <int H> static __global__ void __launch_bounds__(THREADS, 1) filter(con
     const int g = lane / 4;
     const int q = lane % 4;
     staged_t *staged = (staged_t *)(memory + f.mlp.bytes) + warp;
-    tm_fused_load_image((uint4 *)memory, f.mlp);
-    __syncthreads();
+    tm_group_load_image((uint4 *)memory, f.mlp);
     const uint32_t n = tm_fused_edge_count(f.counts, f.capacity);
-    const uint4 *w = (const uint4 *)(image + f.mlp.layer[0].w);
-    constexpr int STEP = H / 16 * TM_GPU_WARP;
-    for (uint64_t first = ((uint64_t)blockIdx.x * WARPS + warp) * EDGES_PER_WARP; first < n;
-         first += (uint64_t)gridDim.x * WARPS * EDGES_PER_WARP) {
+    const uint32_t of_block = WARPS * EDGES_PER_WARP;
+    tm_fused_rows<H, 1> rows;
+    /* all warps of a group go round as often, those without edges too */
+    for (uint64_t block = (uint64_t)blockIdx.x * of_block; block < n;
+         block += (uint64_t)gridDim.x * of_block) {
+        const uint64_t first = block + warp * EDGES_PER_WARP;
         const uint64_t edge = first + lane < n ? first + lane : n - 1;
-        const uint32_t a = f.src[edge];
-        const uint32_t b = f.dst[edge];
-        tm_fused_edge_features(f.list, f.place[a], f.place[b], staged->x[lane], NULL);
+        const uint32_t a = staged->node[0][lane] = f.src[edge];
+        const uint32_t b = staged->node[1][lane] = f.dst[edge];
+        *(uint4 *)staged->x[lane] = edge_features(f.kinds, f.place[a], f.place[b]);
         __syncwarp();
-        tm_fused_rows<H, M_TILES> rows;
-        rows.set_bias(image, f.mlp.layer[0].bias);
+#pragma unroll 1
+        for (int t = 0; t < TILES; t++) {
+            /* one copy of what follows a product: two would not fit the instruction cache */
+#pragma unroll 1
+            for (uint32_t l = 0; l < f.mlp.n_layers; l++) {
+                const __half *w = (const __half *)(image + f.mlp.layer[l].w);
+                if (l == 0) {
+                    uint32_t x[3][4];
 #pragma unroll
-        for (int k = 0; k < 3; k++) {
-            uint32_t operand[M_TILES][4];
+                    for (int h = 0; h < 2; h++) {
+                        const int row = t * TM_MMA_ROWS + h * 8 + g;
 #pragma unroll
-            for (int m = 0; m < M_TILES; m++) {
-#pragma unroll
-                for (int h = 0; h < 2; h++) {
-                    const int row = m * TM_MMA_ROWS + h * 8 + g;
-                    const uint32_t node = __shfl_sync(TM_GPU_WARP_MASK, k == 0 ? a : b, row);
-                    const uint2 v =
-                        k < 2 ? ((const uint2 *)(f.x + (size_t)node * TM_FUSED_FEATURES_MAX))[q]
-                              : ((const uint2 *)staged->x[row])[q];
-                    operand[m][h] = v.x;
-                    operand[m][2 + h] = v.y;
+                        for (int end = 0; end < 2; end++) {
+                            const size_t node = staged->node[end][row];
+                            const uint2 v =
+                                ((const uint2 *)(f.x + node * TM_FUSED_FEATURES_MAX))[q];
+                            x[end][h] = v.x;
+                            x[end][2 + h] = v.y;
+                        }
+                        x[2][h] = ((const uint32_t *)staged->x[row])[q];
+                        x[2][2 + h] = tm_group_ones();
+                    }
+                    tm_group_multiply(rows.c[0], x, w);
+                } else {
+                    tm_group_multiply_rows(rows, w);
                 }
+                rows.finish(image, f.mlp.layer[l]);
+                rows.pack();
             }
-            rows.step(operand, w + k * STEP);
+            float dots[2];
+            tm_group_dot(rows, image, f.mlp, dots);
+            /* lane i gets row i % 16 */
+            const float low = __shfl_sync(TM_GPU_WARP_MASK, dots[0], lane % 8 * 4);
+            const float high = __shfl_sync(TM_GPU_WARP_MASK, dots[1], lane % 8 * 4);
+            const bool is_high = lane % TM_MMA_ROWS >= TM_MMA_ROWS / 2;
+            const uint64_t tile = first / TM_MMA_ROWS + t;
+            const bool keep = tile * TM_MMA_ROWS + lane % TM_MMA_ROWS < n &&
+                              (double)(is_high ? high : low) > f.least;
+            const uint32_t bits = __ballot_sync(TM_GPU_WARP_MASK, keep);
+            if (lane == 0 && first < n) {
+                f.bits[tile] = (uint16_t)bits;
+            }
         }
         __syncwarp(); /* the next edges overwrite what was staged */
-        rows.run_rest(image, f.mlp);
-        float dots[M_TILES][2];
-        rows.dot(image, f.mlp, dots);
-        /* lane 4·g + q takes row 8·q + g, then lane i gets row i */
-        const float mine = q == 0   ? dots[0][0]
-                           : q == 1 ? dots[0][1]
-                           : q == 2 ? dots[1][0]
-                                    : dots[1][1];
-        const float logit = __shfl_sync(TM_GPU_WARP_MASK, mine, lane % 8 * 4 + lane / 8);
-        const bool keep = first + lane < n && (double)logit > f.least;
-        const uint32_t word = __ballot_sync(TM_GPU_WARP_MASK, keep);
-        if (lane == 0) {
-            f.words[first / EDGES_PER_WARP] = word;
-        }
     }
 }
 
@@ -97,14 +143,14 @@ static cudaError_t launch(const tm_fused_context_t *c, const tm_fused_plan_t *pl
     filter_t f = {.mlp = c->model->filter,
                   .counts = &plan->header->counts,
                   .capacity = plan->capacity.edges,
-                  .list = {},
+                  .kinds = {},
                   .place = plan->node_place,
                   .x = plan->filter_x,
                   .src = plan->edges.src,
                   .dst = plan->edges.dst,
                   .least = tm_gpu_least_logit(c->pipeline->filter.cut),
-                  .words = plan->keep_words};
-    tm_gpu_edge_features_of(c->pipeline, &f.list);
+                  .bits = (uint16_t *)plan->keep_words};
+    kinds_of(c->pipeline, &f.kinds);
     filter<H><<<c->processors, THREADS, tm_fused_filter_bytes(c->model), c->stream>>>(f);
     return cudaGetLastError();
 }

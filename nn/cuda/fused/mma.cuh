@@ -44,7 +44,7 @@ typedef struct {
 } tm_fused_layer_t;
 
 /* A packed MLP. Where the last layer has one output, it is a dot product: float2 [H / 2] at `dot`,
- * and dot_bias; it is not among the layers then. */
+ * and dot_bias; it is not among the layers then. An image for groups is another (group.cuh). */
 typedef struct {
     const uint4 *image; /* on the GPU */
     uint32_t bytes;
@@ -133,12 +133,15 @@ template <int H, int MT> struct tm_fused_rows {
             for (int m = 0; m < MT; m++) {
 #pragma unroll
                 for (int h = 0; h < 2; h++) {
-                    float squares = 0;
+                    float of[2] = {0, 0}; /* two, as one would wait for itself */
 #pragma unroll
                     for (int t = 0; t < H / 8; t++) {
-                        squares = fmaf(c[m][t][2 * h], c[m][t][2 * h], squares);
-                        squares = fmaf(c[m][t][2 * h + 1], c[m][t][2 * h + 1], squares);
+#pragma unroll
+                        for (int i = 0; i < 2; i++) {
+                            of[i] = fmaf(c[m][t][2 * h + i], c[m][t][2 * h + i], of[i]);
+                        }
                     }
+                    float squares = of[0] + of[1];
                     squares += __shfl_xor_sync(TM_GPU_WARP_MASK, squares, 1);
                     squares += __shfl_xor_sync(TM_GPU_WARP_MASK, squares, 2);
                     scale[m][h] = rsqrtf(fmaf(squares, 1.0f / H, layer.eps));

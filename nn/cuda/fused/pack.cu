@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "nn/cuda/fused/group.cuh"
 #include "nn/cuda/fused/model.cuh"
 #include "nn/cuda/fused/post.cuh"
 
@@ -169,20 +170,23 @@ typedef struct {
     bool no_memory;
 } writer_t;
 
-/* Which input a place of an operand holds: a column of the weight, or none. */
+/* Which input a place of an operand holds: a column of the weight, BIAS (it holds 1), or none. */
 typedef struct {
     int column;
     bool low; /* what fp16 leaves of the weight */
     float scale;
 } source_t;
 
+#define BIAS (-2)
 #define NO_SOURCE ((source_t){-1, false, 0})
 
 static __half packed_value(const effective_t *e, uint32_t row, source_t from) {
-    if (from.column < 0 || row >= e->out) {
+    if ((from.column < 0 && from.column != BIAS) || row >= e->out) {
         return __float2half_rn(0);
     }
-    double w = e->w[(size_t)row * e->in + (uint32_t)from.column] * (double)from.scale;
+    double w = (from.column == BIAS ? e->bias[row]
+                                    : e->w[(size_t)row * e->in + (uint32_t)from.column]) *
+               (double)from.scale;
     __half high = __float2half_rn((float)w);
     return from.low ? __float2half_rn((float)(w - (double)__half2float(high))) : high;
 }
@@ -207,6 +211,26 @@ static uint32_t write_weights(writer_t *w, size_t image, const effective_t *e, u
         }
     }
     w->used += bytes;
+    return offset;
+}
+
+/* The same for groups (group.cuh): matrices of 8 outputs times 8 places. */
+static uint32_t write_cores(writer_t *w, size_t image, const effective_t *e, uint32_t out,
+                            const source_t *from, uint32_t k_steps) {
+    uint32_t offset = (uint32_t)(w->used - image);
+    if (w->host) {
+        __half *to = (__half *)(w->host + w->used);
+        for (uint32_t s = 0; s < k_steps; s++) {
+            for (uint32_t first = 0; first < out; first += 8) {
+                for (uint32_t i = 0; i < 8 * TM_MMA_K; i++) {
+                    uint32_t row = first + i / 8 % 8;
+                    uint32_t k = i / 64 * 8 + i % 8;
+                    *to++ = packed_value(e, row, from[TM_MMA_K * s + k]);
+                }
+            }
+        }
+    }
+    w->used += (size_t)k_steps * out * TM_MMA_K * sizeof(__half);
     return offset;
 }
 
@@ -270,6 +294,15 @@ static void from_memory(source_t *from, uint32_t first, uint32_t n, bool low) {
     }
 }
 
+/* A step of nothing but the bias. */
+static void bias_step(source_t *from) {
+    for (uint32_t k = 0; k < TM_MMA_K; k++) {
+        from[k] = NO_SOURCE;
+    }
+    from[TM_GROUP_BIAS_PLACE] = (source_t){BIAS, false, 1};
+    from[TM_GROUP_BIAS_PLACE + 1] = (source_t){BIAS, true, 1};
+}
+
 /* hi, lo and hi of the features times hi, hi and lo of the weights */
 static void split_features(source_t *from, uint32_t first, uint32_t n) {
     from_memory(from, first, n, false);
@@ -305,6 +338,58 @@ static void write_mlp(writer_t *w, size_t image, const tm_mlp_t *from, const sou
                             k == 0 ? k_steps : e.in / TM_MMA_K, &mlp->layer[mlp->n_layers++]);
             }
             free(square);
+        }
+        effective_clear(&e);
+    }
+    (void)ok;
+}
+
+/* A second output: what fp16 leaves of the first one's weights. */
+static bool split_output(effective_t *e) {
+    double *both = (double *)calloc(2 * (size_t)e->in, sizeof(double));
+    if (!both) {
+        return false;
+    }
+    for (uint32_t i = 0; i < e->in; i++) {
+        both[i] = e->w[i];
+        both[e->in + i] = e->w[i] - (double)__half2float(__float2half_rn((float)e->w[i]));
+    }
+    free(e->w);
+    e->w = both;
+    e->out = 2;
+    return true;
+}
+
+/* An MLP for groups, its last layer to one value. The sources of the first layer hold its bias. */
+static void write_group_mlp(writer_t *w, size_t image, const tm_mlp_t *from,
+                            const source_t *sources, uint32_t k_steps, tm_fused_mlp_t *mlp) {
+    source_t square[NARROW_MAX + TM_MMA_K];
+    units_t units;
+    bool ok = units_of(from, &units);
+    assert(ok);
+    for (uint32_t k = 0; k < units.n && !w->no_memory; k++) {
+        const unit_t *unit = &units.unit[k];
+        effective_t e;
+        if (!effective_of(unit, &e)) {
+            w->no_memory = true;
+            return;
+        }
+        identity(square, 0, e.in, 1);
+        if (e.out == 1) {
+            mlp->dot_bias = (float)e.bias[0];
+            w->no_memory = !split_output(&e);
+            mlp->dot = write_cores(w, image, &e, TM_GROUP_DOT_COLUMNS, square, e.in / TM_MMA_K);
+        } else {
+            bias_step(square + e.in);
+            tm_fused_layer_t *layer = &mlp->layer[mlp->n_layers++];
+            *layer = (tm_fused_layer_t){.k_steps = k == 0 ? k_steps : e.in / TM_MMA_K + 1,
+                                        .act = unit->act};
+            layer->w =
+                write_cores(w, image, &e, e.out, k == 0 ? sources : square, layer->k_steps);
+            if (unit->norm && unit->norm->kind == TM_OP_LAYER_NORM) {
+                layer->norm = write_floats(w, image, e.gain, e.shift, e.out, e.out);
+                layer->eps = unit->norm->eps;
+            }
         }
         effective_clear(&e);
     }
@@ -459,16 +544,23 @@ static void write_nodes(writer_t *w, const tm_pipeline_t *p, uint32_t width,
                    &model->last_node_mlp);
 }
 
+/* k steps: source, target, and the edge features by kind with the bias */
 static void write_filter(writer_t *w, const tm_pipeline_t *p, tm_fused_mlp_t *filter) {
-    static const tm_input_kind_t parts[] = {TM_IN_X_SRC, TM_IN_X_DST, TM_IN_EDGE_FEATURES};
+    static const tm_input_kind_t ends[] = {TM_IN_X_SRC, TM_IN_X_DST};
     source_t from[3 * TM_MMA_K];
     size_t image = begin_image(w, filter);
-    for (uint32_t k = 0; k < 3; k++) {
-        int column = column_of(p, &p->filter.inputs, parts[k], p->filter.features.n);
-        uint32_t n = column < 0 ? 0 : part_width(p, parts[k], p->filter.features.n);
-        from_memory(from + k * TM_MMA_K, (uint32_t)column, n, false);
+    for (uint32_t k = 0; k < 2; k++) {
+        int column = column_of(p, &p->filter.inputs, ends[k], p->filter.features.n);
+        from_memory(from + k * TM_MMA_K, (uint32_t)column, column < 0 ? 0 : p->filter.features.n,
+                    false);
     }
-    write_mlp(w, image, &p->filter.mlp, from, 3, 0, filter);
+    source_t *of_edges = from + 2 * TM_MMA_K;
+    bias_step(of_edges);
+    int column = column_of(p, &p->filter.inputs, TM_IN_EDGE_FEATURES, p->filter.features.n);
+    for (uint32_t k = 0; k < p->n_edge_features && column >= 0; k++) {
+        of_edges[p->edge_feature[k].kind] = (source_t){column + (int)k, false, 1};
+    }
+    write_group_mlp(w, image, &p->filter.mlp, from, 3, filter);
     end_image(w, image, filter);
 }
 
@@ -532,6 +624,17 @@ static bool narrow(uint32_t width) {
     return width == 64 || width == NARROW_MAX;
 }
 
+static bool has_twice(const tm_pipeline_t *p) {
+    for (uint32_t i = 0; i < p->n_edge_features; i++) {
+        for (uint32_t k = 0; k < i; k++) {
+            if (p->edge_feature[i].kind == p->edge_feature[k].kind) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
 static const char *obstacle(const tm_pipeline_t *p) {
     static const tm_input_kind_t filter_parts[] = {TM_IN_X_SRC, TM_IN_X_DST, TM_IN_EDGE_FEATURES};
     static const tm_input_kind_t node_parts[] = {TM_IN_X,        TM_IN_X0,      TM_IN_SUM_DST,
@@ -562,6 +665,9 @@ static const char *obstacle(const tm_pipeline_t *p) {
          !widths_are(&units, units.unit[0].linear->out, 1) ||
          !only(&p->filter.inputs, filter_parts, 3))) {
         return "the filter's layers";
+    }
+    if (p->filter.present && has(&p->filter.inputs, TM_IN_EDGE_FEATURES) && has_twice(p)) {
+        return "an edge feature twice";
     }
     if (p->gnn.kind != TM_GNN_INTERACTION || p->gnn.steps == 0 || !narrow(width)) {
         return "the kind of gnn";
