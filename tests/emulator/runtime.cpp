@@ -14,6 +14,7 @@ namespace tm_emulator {
 constexpr size_t STACK_BYTES = 256 << 10;
 constexpr size_t SHARED_BYTES = 232448; /* of an H200's block */
 constexpr unsigned THREADS_MAX = 1024;
+constexpr unsigned COOPERATIVE_BLOCKS = 2;
 
 /* A thread of the block that runs. */
 struct fiber_t {
@@ -32,16 +33,18 @@ static warp_t warps[THREADS_MAX / WARP];
 static fiber_t *current;
 static jmp_buf scheduler;
 static const std::function<void(void)> *running;
-static unsigned block_generation, block_waiting, block_live;
-static bool block_any, block_any_result;
-alignas(256) static char shared_memory[SHARED_BYTES];
+
+/* What the threads of a block, or of a cooperative grid, wait at. */
+struct barrier_t {
+    unsigned generation, waiting, live;
+    bool any, any_result;
+};
+static barrier_t block_barrier[COOPERATIVE_BLOCKS];
+static barrier_t grid_barrier; /* nobody lives: the grid is not cooperative */
+alignas(256) static char shared_memory[COOPERATIVE_BLOCKS][SHARED_BYTES]; /* dynamic */
 
 thread_t &self(void) {
     return current->thread;
-}
-
-void *dynamic_shared(void) {
-    return shared_memory;
 }
 
 static void wait(const unsigned *generation) {
@@ -53,11 +56,40 @@ static void wait(const unsigned *generation) {
     }
 }
 
-static void release_block(void) {
-    block_waiting = 0;
-    block_any_result = block_any;
-    block_any = false;
-    block_generation++;
+static void release(barrier_t *barrier) {
+    barrier->waiting = 0;
+    barrier->any_result = barrier->any;
+    barrier->any = false;
+    barrier->generation++;
+}
+
+static void wait_at(barrier_t *barrier) {
+    if (++barrier->waiting == barrier->live) {
+        release(barrier);
+        return;
+    }
+    wait(&barrier->generation);
+}
+
+/* A thread ends: those that wait wait for one less. */
+static void leave(barrier_t *barrier) {
+    barrier->live--;
+    if (barrier->live > 0 && barrier->waiting == barrier->live) {
+        release(barrier);
+    }
+}
+
+/* Of the running thread's block. Only cooperative grids have more than one at a time. */
+static unsigned own_place(void) {
+    return grid_barrier.live > 0 ? self().block_idx.x : 0;
+}
+
+static barrier_t *own_block(void) {
+    return &block_barrier[own_place()];
+}
+
+void *dynamic_shared(void) {
+    return shared_memory[own_place()];
 }
 
 void wait_for_warp(void) {
@@ -71,17 +103,18 @@ void wait_for_warp(void) {
 }
 
 void wait_for_block(void) {
-    if (++block_waiting == block_live) {
-        release_block();
-        return;
-    }
-    wait(&block_generation);
+    wait_at(own_block());
+}
+
+void wait_for_grid(void) {
+    wait_at(&grid_barrier);
 }
 
 bool any_of_block(bool mine) {
-    block_any = block_any || mine;
-    wait_for_block();
-    return block_any_result;
+    barrier_t *block = own_block();
+    block->any = block->any || mine;
+    wait_at(block);
+    return block->any_result;
 }
 
 static void run_fiber(void) {
@@ -90,13 +123,13 @@ static void run_fiber(void) {
     me->done = true;
     warp_t *warp = me->thread.warp;
     warp->live--;
-    block_live--;
     if (warp->live > 0 && warp->waiting == warp->live) {
         warp->waiting = 0;
         warp->generation++;
     }
-    if (block_live > 0 && block_waiting == block_live) {
-        release_block();
+    leave(own_block());
+    if (grid_barrier.live > 0) {
+        leave(&grid_barrier);
     }
     _longjmp(scheduler, 1);
 }
@@ -115,7 +148,9 @@ static void resume(fiber_t *f) {
     setcontext(&f->context);
 }
 
-static void start(fiber_t *f, unsigned i, dim3 block_idx, dim3 block, dim3 grid) {
+/* warp_of_block: the first of its warps */
+static void start(fiber_t *f, unsigned i, warp_t *warp_of_block, dim3 block_idx, dim3 block,
+                  dim3 grid) {
     if (!f->stack) {
         f->stack = (char *)mmap(NULL, STACK_BYTES, PROT_READ | PROT_WRITE,
                                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -128,7 +163,7 @@ static void start(fiber_t *f, unsigned i, dim3 block_idx, dim3 block, dim3 grid)
     f->thread.block_dim = block;
     f->thread.grid_dim = grid;
     f->thread.lane = (int)(i % WARP);
-    f->thread.warp = &warps[i / WARP];
+    f->thread.warp = warp_of_block + i / WARP;
     f->thread.copies.clear();
     f->started = f->done = false;
     f->waits_for = NULL;
@@ -139,48 +174,86 @@ static void start(fiber_t *f, unsigned i, dim3 block_idx, dim3 block, dim3 grid)
     makecontext(&f->context, run_fiber, 0);
 }
 
-static void run_block(dim3 block_idx, dim3 block, dim3 grid) {
+/* Makes a block ready to run, in one of the places for blocks. */
+static void prepare_block(unsigned place, dim3 block_idx, dim3 block, dim3 grid,
+                          size_t shared_bytes) {
     const unsigned n = block.x * block.y;
-    block_live = n;
-    block_waiting = 0;
-    block_any = false;
+    memset(shared_memory[place], 0xff, shared_bytes); /* NaNs: what is read must have been written */
+    warp_t *own = warps + place * (n / WARP);
+    block_barrier[place] = {0, 0, n, false, false};
     for (unsigned w = 0; w * WARP < n; w++) {
-        warps[w].waiting = 0;
-        warps[w].live = (int)(n - w * WARP < WARP ? n - w * WARP : WARP);
+        own[w].waiting = 0;
+        own[w].live = (int)(n - w * WARP < WARP ? n - w * WARP : WARP);
     }
     for (unsigned i = 0; i < n; i++) {
-        start(&fibers[i], i, block_idx, block, grid);
+        start(&fibers[place * n + i], i, own, block_idx, block, grid);
     }
-    while (block_live > 0) {
-        bool moved = false;
+}
+
+/* Runs a block until its threads are done or wait for those of other blocks; whether any of them moved. */
+static bool run_block(unsigned place, unsigned n) {
+    bool moved = false;
+    for (bool more = true; more;) {
+        more = false;
         for (unsigned i = 0; i < n; i++) {
-            fiber_t *f = &fibers[i];
+            fiber_t *f = &fibers[place * n + i];
             if (f->done || (f->waits_for && *f->waits_for == f->generation)) {
                 continue;
             }
-            moved = true;
+            moved = more = true;
             resume(f);
         }
-        if (!moved) {
-            fprintf(stderr, "emulator: threads of a block wait for each other for ever\n");
-            abort();
-        }
+    }
+    return moved;
+}
+
+static void stuck(const char *who) {
+    fprintf(stderr, "emulator: threads of a %s wait for each other for ever\n", who);
+    abort();
+}
+
+static void check_block(unsigned n, size_t shared_bytes) {
+    if (n > THREADS_MAX || n == 0 || shared_bytes > SHARED_BYTES) {
+        fprintf(stderr, "emulator: no block has %u threads and %zu bytes\n", n, shared_bytes);
+        abort();
     }
 }
 
 void launch_now(dim3 grid, dim3 block, size_t shared_bytes,
                 const std::function<void(void)> &body) {
     std::lock_guard<std::mutex> lock(one_launch);
-    if (block.x * block.y > THREADS_MAX || block.x * block.y == 0 || shared_bytes > SHARED_BYTES) {
-        fprintf(stderr, "emulator: no block has %u threads and %zu bytes\n", block.x * block.y,
-                shared_bytes);
-        abort();
-    }
+    const unsigned n = block.x * block.y;
+    check_block(n, shared_bytes);
     running = &body;
     for (unsigned y = 0; y < grid.y; y++) {
         for (unsigned x = 0; x < grid.x; x++) {
-            memset(shared_memory, 0xff, shared_bytes); /* NaNs: what is read must have been written */
-            run_block(dim3(x, y), block, grid);
+            prepare_block(0, dim3(x, y), block, grid, shared_bytes);
+            run_block(0, n);
+            if (block_barrier[0].live > 0) {
+                stuck("block");
+            }
+        }
+    }
+}
+
+void launch_cooperative_now(dim3 block, size_t shared_bytes,
+                            const std::function<void(void)> &body) {
+    std::lock_guard<std::mutex> lock(one_launch);
+    const unsigned n = block.x * block.y;
+    const dim3 grid(n * COOPERATIVE_BLOCKS <= THREADS_MAX ? COOPERATIVE_BLOCKS : 1);
+    check_block(n, shared_bytes);
+    running = &body;
+    grid_barrier = {0, 0, n * grid.x, false, false};
+    for (unsigned b = 0; b < grid.x; b++) {
+        prepare_block(b, dim3(b), block, grid, shared_bytes);
+    }
+    while (grid_barrier.live > 0) {
+        bool moved = false;
+        for (unsigned b = 0; b < grid.x; b++) {
+            moved = run_block(b, n) || moved;
+        }
+        if (!moved) {
+            stuck("grid");
         }
     }
 }

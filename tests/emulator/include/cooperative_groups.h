@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/* Grids of one block. */
+/* What waits for a whole grid. */
 #ifndef TM_EMULATOR_COOPERATIVE_GROUPS_H
 #define TM_EMULATOR_COOPERATIVE_GROUPS_H
 
@@ -9,7 +9,7 @@ namespace cooperative_groups {
 
 struct grid_group {
     void sync(void) const {
-        tm_emulator::wait_for_block();
+        tm_emulator::wait_for_grid();
     }
 };
 

@@ -96,8 +96,10 @@ cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, K *, int,
 template <typename P>
 cudaError_t tm_emulator_launch_cooperative(void (*kernel)(P), dim3, dim3 block, void **arguments,
                                            size_t shared_bytes, cudaStream_t stream) {
-    tm_emulator::launch(dim3(1), block, shared_bytes, stream, kernel,
-                        *(std::decay_t<P> *)arguments[0]);
+    const std::decay_t<P> argument = *(std::decay_t<P> *)arguments[0];
+    tm_emulator::submit(stream, [=] {
+        tm_emulator::launch_cooperative_now(block, shared_bytes, [&] { kernel(argument); });
+    });
     return cudaSuccess;
 }
 

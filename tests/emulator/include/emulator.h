@@ -6,8 +6,11 @@
  *
  * A block's threads are contexts of one host thread (makecontext) that run until they wait for others:
  * at a barrier, a shuffle, a matrix product. Blocks run one after the other, whatever the grid;
- * cooperative grids get one block. So there are no data races to be found here, and what depends on
- * the order of threads shows one order of many. Launches wait for each other, and for the end.
+ * cooperative grids get two blocks if there is room for their threads, each of which runs until it waits
+ * for the other. They share their __shared__ variables, all but the dynamic ones: what these hold must
+ * not be wanted after a wait for the grid. So there are no data races to be found here, and what
+ * depends on the order of threads shows one order of many. Launches wait for each other, and for the
+ * end.
  */
 #ifndef TM_EMULATOR_H
 #define TM_EMULATOR_H
@@ -96,6 +99,7 @@ thread_t &self(void);
 void *dynamic_shared(void);
 void wait_for_warp(void);
 void wait_for_block(void);
+void wait_for_grid(void);
 bool any_of_block(bool mine);
 
 /* Every lane shows a value; read says what the caller makes of all of them. */
@@ -138,6 +142,8 @@ template <typename T, typename R, typename Make> R exchange_all(const T &mine, M
 
 typedef struct stream_t stream_t;
 void launch_now(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void(void)> &body);
+void launch_cooperative_now(dim3 block, size_t shared_bytes,
+                            const std::function<void(void)> &body);
 /* Runs the work, or notes it where the stream is capturing. */
 void submit(stream_t *stream, std::function<void(void)> work);
 
