@@ -31,7 +31,7 @@ ROUNDS = 4  # of best_edges between two looks at whether any edge is left
 PAIRS_KERNEL = r"""
 extern "C" __global__ void near_pairs(const float *place, int n, float r2, long long room, unsigned long long *count,
                                       int *src, int *dst) {
-    __shared__ float tile[BLOCK][DIM + 1];
+    __shared__ __align__(16) float tile[BLOCK][DIM]; // read by all threads at once, in fours
     int i = blockIdx.x * BLOCK + threadIdx.x;
     float own[DIM];
     for (int k = 0; k < DIM; ++k) own[k] = i < n ? place[(long long)i * DIM + k] : 0.0f;
