@@ -1,13 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * The filter: a warp takes 32 edges through all layers in registers, 16 at a time and in step with the
- * other warps of its group (group.cuh), and writes one bit for each. Then the edges whose bit is set
- * move together, in their order, and are indexed by target.
+ * other warps of its group (group.cuh), and writes one bit for each.
  */
-#include <cub/device/device_scan.cuh>
-#include <thrust/iterator/counting_iterator.h>
-#include <thrust/iterator/transform_iterator.h>
-
 #include "nn/cuda/fused/edges.cuh"
 #include "nn/cuda/fused/group.cuh"
 
