@@ -16,16 +16,18 @@
  *
  * Node states are fp32, tables and edge states fp16, all in lane order (gnn_parts.cuh).
  */
+#include <assert.h>
 #include <cooperative_groups.h>
+#include <string.h>
 
 #include "nn/cuda/fused/gnn_parts.cuh"
-#include "nn/cuda/fused/gnn_phases.cuh"
 
 namespace cg = cooperative_groups;
 
 #define ROWS TM_GNN_ROWS
 #define STAGE_ROWS_MIN (4u * ROWS) /* what 16 edges need: tables, states, states to keep */
 #define STAGE_ROWS_MAX 160u
+#define NONE (-1)
 
 /* Of a processor. Registers decide: 12 have 168 of them, 16 have 128 and not quite enough. */
 #ifndef TM_GNN_WARPS
@@ -34,6 +36,82 @@ namespace cg = cooperative_groups;
 #define WARPS_64 TM_GNN_WARPS
 #define WARPS_128 8
 template <int H> constexpr int WARPS_MAX = H == 64 ? WARPS_64 : WARPS_128;
+
+/* ---- what the kernel gets ---- */
+
+/* MLPs, and tables that have an image of their own. The first ones are of nodes. */
+enum {
+    NODE_ENCODER,
+    NODE_MLP,
+    LAST_NODE_MLP,
+    ENCODER_TABLES,
+    EDGE_TABLES,
+    OUTPUT_TABLES,
+    NODE_NETS,
+    EDGE_ENCODER = NODE_NETS,
+    EDGE_MLP,
+    OUTPUT,
+    NETS
+};
+
+/* What goes in before a node MLP, and the tables behind it. */
+typedef struct {
+    uint32_t n_parts;
+    tm_fused_node_part_t part[TM_INPUTS_MAX];
+    tm_fused_tables_t tables;
+} node_net_t;
+
+/* An MLP's image in shared memory. */
+typedef struct {
+    int net; /* NONE: none */
+    uint32_t at;
+} image_t;
+
+#define EXTRA_TABLES_MAX 2
+
+/* What all blocks do between two waits for each other. Slots and generations are those of even steps;
+ * in odd ones they are exchanged. */
+typedef struct {
+    image_t nodes, edges, output;
+    image_t extra[EXTRA_TABLES_MAX]; /* more tables of the nodes' new states */
+    uint32_t extra_slot[EXTRA_TABLES_MAX];
+    bool encode;       /* from features, not from states */
+    bool lists[2];     /* node inputs over the edges that end there, that start there */
+    bool update_edges; /* else their states are only looked at */
+    uint32_t node_slot, edge_slot, output_slot; /* where tables are */
+    uint32_t e_from, e_to;                      /* generations */
+} phase_t;
+
+#define PHASE_BYTES 128u /* of shared memory */
+static_assert(sizeof(phase_t) <= PHASE_BYTES, "room");
+
+/* Encoders, a step (all but the last), the last step and the output: each in up to three. */
+#define PHASES_MAX 12
+
+typedef struct {
+    const tm_fused_counts_t *counts;
+    uint32_t capacity;     /* of edges */
+    const float *features; /* [n, 16] */
+    float *x, *x0;         /* x0 NULL: nobody wants it */
+    const uint32_t *src_offsets, *dst_offsets, *by_dst;
+    tm_gpu_edge_features_t edge_features;
+    const float4 *place;
+    const uint32_t *src, *dst;
+    __half *tables;
+    __half *e[2], *e0;
+    float *logits;
+    bool with_e0;
+    bool node_residual, edge_residual;
+    bool two_generations;
+
+    tm_fused_mlp_t mlp[NETS];
+    node_net_t node[NODE_NETS];
+    phase_t phase[PHASES_MAX];
+    uint32_t n_first, n_repeated,
+        n_last; /* phases: of encoders, of each step but the last, behind */
+    uint32_t steps;
+    uint32_t stage_at, stage_rows; /* in shared memory; rows of each warp */
+} network_t;
 
 /* ---- tiles ---- */
 
@@ -57,19 +135,19 @@ typedef struct {
     bool lists;
 } tiles_t;
 
-static __device__ tiles_t tiles_of(const tm_gnn_network_t &a, const tm_gnn_phase_t &p) {
+static __device__ tiles_t tiles_of(const network_t &a, const phase_t &p) {
     tiles_t tiles;
     tiles.n_points = a.counts->n_points;
     tiles.n_kept = tm_fused_kept_count(a.counts, a.capacity);
-    const uint32_t nodes = p.nodes.net == TM_GNN_NONE ? 0 : (tiles.n_points + ROWS - 1) / ROWS;
-    const uint32_t edges = p.edges.net == TM_GNN_NONE ? 0 : (tiles.n_kept + ROWS - 1) / ROWS;
+    const uint32_t nodes = p.nodes.net == NONE ? 0 : (tiles.n_points + ROWS - 1) / ROWS;
+    const uint32_t edges = p.edges.net == NONE ? 0 : (tiles.n_kept + ROWS - 1) / ROWS;
     tiles.n = nodes + edges;
     tiles.share = tiles.n > 0 ? (((uint64_t)nodes << 32) + tiles.n - 1) / tiles.n : 0;
     tiles.lists = p.lists[0] || p.lists[1];
     return tiles;
 }
 
-static __device__ tile_t tile_of(const tm_gnn_network_t &a, const tiles_t &tiles, uint32_t number) {
+static __device__ tile_t tile_of(const network_t &a, const tiles_t &tiles, uint32_t number) {
     const uint32_t lane = threadIdx.x % TM_GPU_WARP;
     tile_t tile = {END, 0, 0, 0};
     if (number >= tiles.n) {
@@ -108,7 +186,7 @@ typedef struct {
 } warp_t;
 
 /* The lists of a tile of nodes: of edges that end there, and of those that start there. */
-static __device__ void lists_of(const tm_gnn_network_t &a, const warp_t &w, const tile_t &tile,
+static __device__ void lists_of(const network_t &a, const warp_t &w, const tile_t &tile,
                                 uint32_t row_bytes, tm_gnn_list_t (&list)[2]) {
     const uint32_t room = (a.stage_rows - ROWS) / 2;
     list[0] = {w.e_from, a.by_dst, w.stage, room, tile.to, 0};
@@ -121,7 +199,7 @@ static __device__ void lists_of(const tm_gnn_network_t &a, const warp_t &w, cons
 
 /* Starts to copy what a tile gathers. */
 template <int H>
-static __device__ void fetch(const tm_gnn_network_t &a, const tm_gnn_phase_t &p, const warp_t &w,
+static __device__ void fetch(const network_t &a, const phase_t &p, const warp_t &w,
                              const tile_t &tile, uint32_t n_kept) {
     if (tile.kind == NODES && !p.encode) {
         tm_gnn_list_t list[2];
@@ -202,11 +280,10 @@ static __device__ void multiply_node_features(tm_fused_rows<H, 1> &rows, const f
 
 /* The first product of the node MLP. */
 template <int H>
-static __device__ void node_inputs(tm_fused_rows<H, 1> &rows, const tm_gnn_network_t &a,
-                                   const tm_gnn_phase_t &p, const warp_t &w, const tile_t &tile,
-                                   const uint32_t (&node)[2]) {
+static __device__ void node_inputs(tm_fused_rows<H, 1> &rows, const network_t &a, const phase_t &p,
+                                   const warp_t &w, const tile_t &tile, const uint32_t (&node)[2]) {
     const tm_fused_layer_t &layer = a.mlp[p.nodes.net].layer[0];
-    const tm_gnn_node_net_t &net = a.node[p.nodes.net];
+    const node_net_t &net = a.node[p.nodes.net];
     const char *image = w.shared + p.nodes.at;
     const uint4 *weights = (const uint4 *)(image + layer.w);
     tm_gnn_list_t list[2];
@@ -231,27 +308,22 @@ static __device__ void node_inputs(tm_fused_rows<H, 1> &rows, const tm_gnn_netwo
 
 /* New states from rows.c, and rows.a for the tables. */
 template <int H>
-static __device__ void node_states(tm_fused_rows<H, 1> &rows, const tm_gnn_network_t &a,
-                                   const tm_gnn_phase_t &p, const uint32_t (&node)[2],
-                                   const bool (&valid)[2]) {
+static __device__ void node_states(tm_fused_rows<H, 1> &rows, const network_t &a, const phase_t &p,
+                                   const uint32_t (&node)[2], const bool (&valid)[2]) {
     const bool residual = a.node_residual && !p.encode;
     const bool first = p.encode && a.x0;
-    float4 old[2][H / 16]; /* all of them are asked for before any is waited for */
-#pragma unroll
-    for (int h = 0; h < 2; h++) {
-        const float4 *state = tm_gnn_state<H>(a.x, node[h]);
-#pragma unroll
-        for (int i = 0; i < H / 16; i++) {
-            old[h][i] = residual ? state[4 * i] : make_float4(0, 0, 0, 0);
-        }
-    }
 #pragma unroll
     for (int h = 0; h < 2; h++) {
         float4 *state = tm_gnn_state<H>(a.x, node[h]);
         float4 *state0 = tm_gnn_state<H>(a.x0, node[h]);
+        float4 old[H / 16];
 #pragma unroll
         for (int i = 0; i < H / 16; i++) {
-            float4 v = old[h][i];
+            old[i] = residual ? state[4 * i] : make_float4(0, 0, 0, 0);
+        }
+#pragma unroll
+        for (int i = 0; i < H / 16; i++) {
+            float4 v = old[i];
             v.x = rows.c[0][2 * i][2 * h] += v.x;
             v.y = rows.c[0][2 * i][2 * h + 1] += v.y;
             v.z = rows.c[0][2 * i + 1][2 * h] += v.z;
@@ -269,7 +341,7 @@ static __device__ void node_states(tm_fused_rows<H, 1> &rows, const tm_gnn_netwo
 
 /* Tables of the states in rows.a. */
 template <int H>
-static __device__ void make_tables(const tm_fused_rows<H, 1> &rows, const tm_gnn_network_t &a,
+static __device__ void make_tables(const tm_fused_rows<H, 1> &rows, const network_t &a,
                                    const char *image, const tm_fused_tables_t &tables,
                                    uint32_t slot, const uint32_t (&node)[2],
                                    const bool (&valid)[2]) {
@@ -296,17 +368,17 @@ static __device__ void make_tables(const tm_fused_rows<H, 1> &rows, const tm_gnn
 }
 
 template <int H>
-static __device__ void finish_nodes(tm_fused_rows<H, 1> &rows, const tm_gnn_network_t &a,
-                                    const tm_gnn_phase_t &p, const warp_t &w,
-                                    const uint32_t (&node)[2], const bool (&valid)[2]) {
+static __device__ void finish_nodes(tm_fused_rows<H, 1> &rows, const network_t &a, const phase_t &p,
+                                    const warp_t &w, const uint32_t (&node)[2],
+                                    const bool (&valid)[2]) {
     if (a.mlp[p.nodes.net].n_layers > 0) {
         node_states(rows, a, p, node, valid);
     } else {
         tm_gnn_load_states(rows, a.x, node);
     }
-    for (int k = -1; k < TM_GNN_EXTRA_TABLES_MAX; k++) {
-        const tm_gnn_image_t image = k < 0 ? p.nodes : p.extra[k];
-        if (image.net != TM_GNN_NONE) {
+    for (int k = -1; k < EXTRA_TABLES_MAX; k++) {
+        const image_t image = k < 0 ? p.nodes : p.extra[k];
+        if (image.net != NONE) {
             make_tables(rows, a, w.shared + image.at, a.node[image.net].tables,
                         k < 0 ? p.node_slot ^ 2 * w.parity : p.extra_slot[k], node, valid);
         }
@@ -321,7 +393,7 @@ typedef struct {
 } staged_features_t;
 
 template <int H>
-static __device__ void multiply_edge_features(tm_fused_rows<H, 1> &rows, const tm_gnn_network_t &a,
+static __device__ void multiply_edge_features(tm_fused_rows<H, 1> &rows, const network_t &a,
                                               const warp_t &w, const tile_t &tile,
                                               const uint4 *weights) {
     const int lane = threadIdx.x % TM_GPU_WARP;
@@ -354,9 +426,8 @@ static __device__ void multiply_edge_features(tm_fused_rows<H, 1> &rows, const t
 /* The first product of the edge MLP; the bias is in the table of the sources. Where states are not
  * updated, rows.a = e. */
 template <int H>
-static __device__ void edge_inputs(tm_fused_rows<H, 1> &rows, const tm_gnn_network_t &a,
-                                   const tm_gnn_phase_t &p, const warp_t &w, const tile_t &tile,
-                                   const uint32_t (&edge)[2]) {
+static __device__ void edge_inputs(tm_fused_rows<H, 1> &rows, const network_t &a, const phase_t &p,
+                                   const warp_t &w, const tile_t &tile, const uint32_t (&edge)[2]) {
     const uint4 *weights = (const uint4 *)(w.shared + p.edges.at + a.mlp[p.edges.net].layer[0].w);
     const char *stage = w.stage;
     if (!p.encode) {
@@ -387,9 +458,9 @@ static __device__ void edge_inputs(tm_fused_rows<H, 1> &rows, const tm_gnn_netwo
 
 /* New states of edges from rows.c, into memory and rows.a. */
 template <int H>
-static __device__ void finish_edges(tm_fused_rows<H, 1> &rows, const tm_gnn_network_t &a,
-                                    const tm_gnn_phase_t &p, const warp_t &w,
-                                    const uint32_t (&edge)[2], const bool (&valid)[2]) {
+static __device__ void finish_edges(tm_fused_rows<H, 1> &rows, const network_t &a, const phase_t &p,
+                                    const warp_t &w, const uint32_t (&edge)[2],
+                                    const bool (&valid)[2]) {
     if (a.edge_residual && !p.encode) {
         tm_gnn_set_operand(rows, [&](int h, int i) {
             return w.kept[(h * tm_gnn_size<H>::OWN + i) * TM_GPU_WARP];
@@ -407,8 +478,8 @@ static __device__ void finish_edges(tm_fused_rows<H, 1> &rows, const tm_gnn_netw
 
 /* The first product of the output MLP, of the states in rows.a. */
 template <int H>
-static __device__ void output_inputs(tm_fused_rows<H, 1> &rows, const tm_gnn_network_t &a,
-                                     const tm_gnn_phase_t &p, const warp_t &w, const tile_t &tile) {
+static __device__ void output_inputs(tm_fused_rows<H, 1> &rows, const network_t &a,
+                                     const phase_t &p, const warp_t &w, const tile_t &tile) {
     const int lane = threadIdx.x % TM_GPU_WARP;
     const int g = lane / 4;
     const uint32_t slot = p.output_slot ^ 2 * w.parity;
@@ -424,15 +495,15 @@ static __device__ void output_inputs(tm_fused_rows<H, 1> &rows, const tm_gnn_net
     tm_gnn_set_sum(
         rows, [&](int h, int i) { return from[h][4 * i + lane % 4]; },
         [&](int h, int i) { return to[h][4 * i + lane % 4]; });
-    rows.multiply((const uint4 *)(w.shared + p.output.at + a.mlp[TM_GNN_OUTPUT].layer[0].w));
+    rows.multiply((const uint4 *)(w.shared + p.output.at + a.mlp[OUTPUT].layer[0].w));
 }
 
 template <int H>
-static __device__ void write_logits(const tm_fused_rows<H, 1> &rows, const tm_gnn_network_t &a,
+static __device__ void write_logits(const tm_fused_rows<H, 1> &rows, const network_t &a,
                                     const char *image, const uint32_t (&edge)[2],
                                     const bool (&valid)[2]) {
     float dots[1][2];
-    rows.dot(image, a.mlp[TM_GNN_OUTPUT], dots);
+    rows.dot(image, a.mlp[OUTPUT], dots);
 #pragma unroll
     for (int h = 0; h < 2; h++) {
         if (threadIdx.x % 4 == 0 && valid[h]) {
@@ -444,8 +515,8 @@ static __device__ void write_logits(const tm_fused_rows<H, 1> &rows, const tm_gn
 /* ---- phases ---- */
 
 template <int H>
-static __device__ void run_phase(const tm_gnn_network_t &a, const tm_gnn_phase_t &p,
-                                 uint32_t parity, char *shared) {
+static __device__ void run_phase(const network_t &a, const phase_t &p, uint32_t parity,
+                                 char *shared) {
     const uint32_t warp = threadIdx.x / TM_GPU_WARP;
     const uint32_t generation = a.two_generations ? parity : 0;
     const tiles_t tiles = tiles_of(a, p);
@@ -464,7 +535,7 @@ static __device__ void run_phase(const tm_gnn_network_t &a, const tm_gnn_phase_t
     tile_t next = tile_of(a, tiles, number);
     while (tile.kind != END) {
         const bool is_node = tile.kind == NODES;
-        const tm_gnn_image_t image = is_node ? p.nodes : p.edges;
+        const image_t image = is_node ? p.nodes : p.edges;
         const bool runs =
             is_node ? a.mlp[image.net].n_layers > 0 : tile.kind == EDGES && p.update_edges;
         uint32_t row[2];
@@ -482,10 +553,10 @@ static __device__ void run_phase(const tm_gnn_network_t &a, const tm_gnn_phase_t
         fetch<H>(a, p, w, next, tiles.n_kept);
         number += stride;
         const tile_t after = tile_of(a, tiles, number);
-        const bool scores = tile.kind == EDGES && p.output.net != TM_GNN_NONE;
+        const bool scores = tile.kind == EDGES && p.output.net != NONE;
 #pragma unroll 1
         for (bool output = false;; output = true) {
-            const tm_gnn_image_t of = output ? p.output : image;
+            const image_t of = output ? p.output : image;
             if (output || runs) {
                 run_layers(rows, shared + of.at, a.mlp[of.net]);
             }
@@ -510,17 +581,16 @@ static __device__ void run_phase(const tm_gnn_network_t &a, const tm_gnn_phase_t
 
 /* The phase and its images into shared memory. There nothing is read before it is wanted: of values
  * among the kernel's arguments the compiler fills registers. */
-static __device__ void load_phase(const tm_gnn_network_t &a, const tm_gnn_phase_t &p,
-                                  char *shared) {
+static __device__ void load_phase(const network_t &a, const phase_t &p, char *shared) {
     if (threadIdx.x == 0) {
-        *(tm_gnn_phase_t *)shared = p;
+        *(phase_t *)shared = p;
     }
-    for (int k = 0; k < 3 + TM_GNN_EXTRA_TABLES_MAX; k++) {
-        const tm_gnn_image_t image = k == 0   ? p.nodes
-                                     : k == 1 ? p.edges
-                                     : k == 2 ? p.output
-                                              : p.extra[k - 3];
-        if (image.net != TM_GNN_NONE) {
+    for (int k = 0; k < 3 + EXTRA_TABLES_MAX; k++) {
+        const image_t image = k == 0   ? p.nodes
+                              : k == 1 ? p.edges
+                              : k == 2 ? p.output
+                                       : p.extra[k - 3];
+        if (image.net != NONE) {
             tm_fused_load_image((uint4 *)(shared + image.at), a.mlp[image.net]);
         }
     }
@@ -528,11 +598,11 @@ static __device__ void load_phase(const tm_gnn_network_t &a, const tm_gnn_phase_
 
 template <int H>
 static __global__ void __launch_bounds__((H == 64 ? WARPS_64 : WARPS_128) * TM_GPU_WARP, 1)
-    run_network(const tm_gnn_network_t a) {
+    run_network(const network_t a) {
     extern __shared__ __align__(16) char shared[];
     const uint32_t repeated = a.n_repeated * (a.steps - 1);
     const uint32_t n = a.n_first + repeated + a.n_last;
-    uint32_t present = TM_GNN_PHASES_MAX; /* the phase whose images are there */
+    uint32_t present = PHASES_MAX; /* the phase whose images are there */
     for (uint32_t k = 0; k < n; k++) {
         const uint32_t behind = k < a.n_first ? 0 : k - a.n_first;
         const bool last = behind >= repeated;
@@ -549,7 +619,7 @@ static __global__ void __launch_bounds__((H == 64 ? WARPS_64 : WARPS_128) * TM_G
         } else {
             __syncthreads();
         }
-        run_phase<H>(a, *(const tm_gnn_phase_t *)shared, step % 2, shared);
+        run_phase<H>(a, *(const phase_t *)shared, step % 2, shared);
         __syncthreads();
     }
 }
@@ -582,20 +652,148 @@ static cudaError_t budget_of(const tm_fused_model_t *model, budget_t *budget) {
     return error;
 }
 
+static void add_net(network_t *a, int number, const tm_fused_node_mlp_t *net) {
+    a->mlp[number] = net->mlp;
+    a->node[number].n_parts = net->n_parts;
+    memcpy(a->node[number].part, net->part, sizeof net->part);
+    a->node[number].tables = net->tables;
+}
+
+static phase_t *add_phase(network_t *a, uint32_t *n) {
+    assert(*n < PHASES_MAX);
+    phase_t *p = &a->phase[(*n)++];
+    *p = (phase_t){};
+    p->nodes.net = p->edges.net = p->output.net = NONE;
+    for (int k = 0; k < EXTRA_TABLES_MAX; k++) {
+        p->extra[k].net = NONE;
+    }
+    return p;
+}
+
+static void add_nodes(const network_t *a, phase_t *p, int net, uint32_t slot) {
+    p->nodes.net = net;
+    p->node_slot = slot;
+    for (uint32_t k = 0; k < a->node[net].n_parts; k++) {
+        const tm_fused_node_part_t *part = &a->node[net].part[k];
+        if (part->kind != TM_FUSED_X && part->kind != TM_FUSED_X0) {
+            p->lists[part->at_src] = true;
+        }
+    }
+}
+
+static void add_edges(phase_t *p, int net, uint32_t slot) {
+    p->edges.net = net;
+    p->edge_slot = slot;
+    p->update_edges = true;
+}
+
+/* Slots of even steps: edges read the tables at 0, nodes write those at 2. */
+static void add_step(const tm_fused_model_t *model, const budget_t *budget, bool last, network_t *a,
+                     uint32_t *n) {
+    const int net = last ? LAST_NODE_MLP : NODE_MLP;
+    phase_t *edges = NULL;
+    if (model->edge_first) {
+        edges = add_phase(a, n);
+    }
+    phase_t *nodes = add_phase(a, n);
+    add_nodes(a, nodes, net, 2);
+    if (!model->edge_first && !last && tm_fused_gnn_generations(model) == 2 &&
+        a->mlp[net].bytes + a->mlp[EDGE_MLP].bytes <= budget->roomy) {
+        edges = nodes; /* side by side */
+        edges->e_to = 1;
+        a->two_generations = true;
+    }
+    if (model->tables_apart) {
+        add_nodes(a, add_phase(a, n), last ? OUTPUT_TABLES : EDGE_TABLES, 2);
+    }
+    if (!edges) {
+        edges = add_phase(a, n);
+    }
+    add_edges(edges, EDGE_MLP, 0);
+    if (last) {
+        /* edges that go first are scored at the end: the output wants the nodes' last states */
+        phase_t *scored = model->edge_first ? add_phase(a, n) : edges;
+        scored->edges.net = EDGE_MLP;
+        scored->output.net = OUTPUT;
+        scored->output_slot = 2;
+    }
+}
+
+static void add_encoders(const tm_fused_model_t *model, const budget_t *budget, network_t *a,
+                         uint32_t *n) {
+    static const int tables[EXTRA_TABLES_MAX] = {ENCODER_TABLES, EDGE_TABLES};
+    static const uint32_t slot[EXTRA_TABLES_MAX] = {2, 0};
+    const size_t together = (size_t)a->mlp[NODE_ENCODER].bytes + a->mlp[ENCODER_TABLES].bytes +
+                            a->mlp[EDGE_TABLES].bytes;
+    phase_t *p = add_phase(a, n);
+    add_nodes(a, p, NODE_ENCODER, 0);
+    p->encode = true;
+    for (int k = 0; k < EXTRA_TABLES_MAX; k++) {
+        if (together <= budget->roomy) {
+            p->extra[k].net = tables[k];
+            p->extra_slot[k] = slot[k];
+        } else {
+            add_nodes(a, add_phase(a, n), tables[k], slot[k]);
+        }
+    }
+    p = add_phase(a, n);
+    add_edges(p, EDGE_ENCODER, 2);
+    p->encode = true;
+    (void)model;
+}
+
+/* The phase, then one image behind the other; returns their end. */
+static uint32_t place_images(const network_t *a, phase_t *p) {
+    image_t *images[] = {&p->nodes, &p->edges, &p->output, &p->extra[0], &p->extra[1]};
+    uint32_t used = PHASE_BYTES;
+    for (image_t *image : images) {
+        if (image->net != NONE) {
+            image->at = used;
+            used += a->mlp[image->net].bytes;
+        }
+    }
+    return used;
+}
+
+/* Nets and phases. */
+static void add_all(const tm_fused_model_t *model, const budget_t *budget, network_t *a) {
+    add_net(a, NODE_ENCODER, &model->node_encoder);
+    add_net(a, NODE_MLP, &model->node_mlp);
+    add_net(a, LAST_NODE_MLP, &model->last_node_mlp);
+    add_net(a, ENCODER_TABLES, &model->encoder_tables);
+    add_net(a, EDGE_TABLES, &model->edge_tables);
+    add_net(a, OUTPUT_TABLES, &model->output_tables);
+    a->mlp[EDGE_ENCODER] = model->edge_encoder;
+    a->mlp[EDGE_MLP] = model->edge_mlp;
+    a->mlp[OUTPUT] = model->output;
+    a->with_e0 = model->with_e0;
+    uint32_t n = 0;
+    add_encoders(model, budget, a, &n);
+    a->n_first = n;
+    add_step(model, budget, false, a, &n);
+    a->n_repeated = n - a->n_first;
+    add_step(model, budget, true, a, &n);
+    a->n_last = n - a->n_first - a->n_repeated;
+    for (uint32_t k = 0; k < n; k++) {
+        const uint32_t end = place_images(a, &a->phase[k]);
+        a->stage_at = end > a->stage_at ? end : a->stage_at;
+    }
+}
+
 uint32_t tm_fused_gnn_generations(const tm_fused_model_t *model) {
     return model->gnn_width == 64 && !model->edge_first ? 2 : 1;
 }
 
 size_t tm_fused_gnn_bytes(const tm_fused_model_t *model) {
-    tm_gnn_network_t a = {};
-    tm_gnn_add_phases(model, 0, &a);
+    const budget_t nothing = {};
+    network_t a = {};
+    add_all(model, &nothing, &a);
     return a.stage_at + stage_bytes(model, STAGE_ROWS_MIN);
 }
 
 template <int H>
-static cudaError_t launch(const tm_fused_context_t *c, const budget_t *budget,
-                          tm_gnn_network_t *a) {
-    const size_t left = budget->all > a->stage_at ? budget->all - a->stage_at : 0;
+static cudaError_t launch(const tm_fused_context_t *c, const budget_t *budget, network_t *a) {
+    const size_t left = budget->all - a->stage_at;
     const size_t most = left / stage_bytes(c->model, STAGE_ROWS_MIN);
     const uint32_t warps = most < WARPS_MAX<H> ? (uint32_t)most : WARPS_MAX<H>;
     if (warps == 0) {
@@ -613,7 +811,7 @@ static cudaError_t launch(const tm_fused_context_t *c, const budget_t *budget,
 cudaError_t tm_fused_gnn(const tm_fused_context_t *c, const tm_fused_plan_t *plan) {
     const tm_pipeline_t *p = c->pipeline;
     budget_t budget;
-    tm_gnn_network_t a = {};
+    network_t a = {};
     cudaError_t error = budget_of(c->model, &budget);
     if (error != cudaSuccess) {
         return error;
@@ -638,7 +836,7 @@ cudaError_t tm_fused_gnn(const tm_fused_context_t *c, const tm_fused_plan_t *pla
     a.steps = p->gnn.steps;
     a.node_residual = p->gnn.node_residual;
     a.edge_residual = p->gnn.edge_residual;
-    tm_gnn_add_phases(c->model, budget.roomy, &a);
+    add_all(c->model, &budget, &a);
     return c->model->gnn_width == 64 ? launch<64>(c, &budget, &a) : launch<128>(c, &budget, &a);
 }
 

@@ -54,7 +54,7 @@ typedef struct {
     uint32_t *dst_counts, *dst_offsets; /* [points + 1] */
     uint32_t *dst_unsorted, *by_dst;    /* [kept] */
 
-    float *x, *x0;            /* [points, H] by node, in lane order (gnn_parts.cuh) */
+    float *x, *x0;            /* [points, H] by node, in lane order */
     __half *tables;           /* [points, 4, H] */
     __half *e, *e0;           /* [generations, kept, H] and [kept, H] */
     float *logits;            /* [kept] */
