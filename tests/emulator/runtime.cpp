@@ -164,7 +164,6 @@ static void start(fiber_t *f, unsigned i, warp_t *warp_of_block, dim3 block_idx,
     f->thread.grid_dim = grid;
     f->thread.lane = (int)(i % WARP);
     f->thread.warp = warp_of_block + i / WARP;
-    f->thread.copies.clear();
     f->started = f->done = false;
     f->waits_for = NULL;
     getcontext(&f->context);
@@ -313,11 +312,6 @@ cudaError_t cudaDriverGetVersion(int *version) {
 }
 
 cudaError_t cudaSetDevice(int) {
-    return cudaSuccess;
-}
-
-cudaError_t cudaGetDevice(int *ordinal) {
-    *ordinal = 0;
     return cudaSuccess;
 }
 

@@ -104,7 +104,7 @@ static cudaError_t lay_out(const tm_fused_t *fused, bucket_t *bucket, bool large
     plan->x = tm_fused_take<float>(a, n * width);
     plan->x0 = c->model->with_x0 ? tm_fused_take<float>(a, n * width) : NULL;
     plan->tables = tm_fused_take<__half>(a, n * TM_FUSED_TABLES_MAX * width);
-    plan->e = tm_fused_take<__half>(a, tm_fused_gnn_generations(c->model) * kept * width);
+    plan->e = tm_fused_take<__half>(a, kept * width);
     plan->e0 = c->model->with_e0 ? tm_fused_take<__half>(a, kept * width) : NULL;
     plan->logits = tm_fused_take<float>(a, kept);
     plan->best = tm_fused_take<unsigned long long>(a, 4 * n);

@@ -56,7 +56,7 @@ typedef struct {
 
     float *x, *x0;            /* [points, H] by node, in lane order */
     __half *tables;           /* [points, 4, H] */
-    __half *e, *e0;           /* [generations, kept, H] and [kept, H] */
+    __half *e, *e0;           /* [kept, H] */
     float *logits;            /* [kept] */
 
     unsigned long long *best; /* [2, 2, points]: best keys of a round */
@@ -104,8 +104,6 @@ cudaError_t tm_fused_prepare_gnn(const tm_fused_model_t *model);
 size_t tm_fused_embed_bytes(const tm_fused_model_t *model);
 size_t tm_fused_filter_bytes(const tm_fused_model_t *model);
 size_t tm_fused_gnn_bytes(const tm_fused_model_t *model);
-/* Of edge states: 2 where nodes and edges of a step may run side by side, else 1. */
-uint32_t tm_fused_gnn_generations(const tm_fused_model_t *model);
 
 /* 0 where they did not fit: the batch is done again, and nothing of use is there. */
 static __device__ inline uint32_t tm_fused_edge_count(const tm_fused_counts_t *counts,

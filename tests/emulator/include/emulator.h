@@ -24,7 +24,6 @@
 #include <tuple>
 #include <type_traits>
 #include <utility>
-#include <vector>
 
 #define __global__
 #define __device__
@@ -81,18 +80,10 @@ struct warp_t {
     unsigned generation;
 };
 
-/* A copy to shared memory that a thread has not waited for. */
-struct copy_t {
-    void *to;
-    const void *from;
-    size_t bytes;
-};
-
 struct thread_t {
     dim3 thread_idx, block_idx, block_dim, grid_dim;
     int lane;
     warp_t *warp;
-    std::vector<copy_t> copies;
 };
 
 thread_t &self(void);
