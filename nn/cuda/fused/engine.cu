@@ -102,7 +102,9 @@ static cudaError_t lay_out(const tm_fused_t *fused, bucket_t *bucket, bool large
     plan->dst_unsorted = tm_fused_take<uint32_t>(a, kept);
     plan->by_dst = tm_fused_take<uint32_t>(a, kept);
     plan->x = tm_fused_take<float>(a, n * width);
-    plan->x0 = c->model->with_x0 ? tm_fused_take<float>(a, n * width) : NULL;
+    plan->x_half = tm_fused_take<__half>(a, n * width);
+    plan->x0 = c->model->with_x0 ? tm_fused_take<__half>(a, n * width) : NULL;
+    plan->sums = tm_fused_take<__half>(a, n * c->model->n_sums * width);
     plan->tables = tm_fused_take<__half>(a, n * TM_FUSED_TABLES_MAX * width);
     plan->e = tm_fused_take<__half>(a, kept * width);
     plan->e0 = c->model->with_e0 ? tm_fused_take<__half>(a, kept * width) : NULL;

@@ -1,23 +1,101 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * The interaction network, two kernels a step. Both update with the node states of before the step, as
- * docs/model-file.md has it, so there are two generations of tables: while edges read one, nodes have
- * written the other.
+ * The interaction network, three kernels a step. Nodes and edges both update with the node states of
+ * before the step, as docs/model-file.md has it, so there are two generations of tables: while edges
+ * read one, nodes have written the other.
  *
- * nodes: a warp takes 16 nodes. Four lanes add up the edges of a node in their order, in fp32; then
- * the node MLP, the residual, and the products of the new states with the columns of the edge MLP
- * that belong to source and target ("tables"): W·[xs, xd, e] = (Ws·x)[src] + (Wd·x)[dst] + We·e.
+ * sums: what the edges of a node come to, added up in their order, in fp32; eight lanes a node, so that
+ * as many loads are under way as the GPU can hold.
+ * nodes: a warp takes 16 nodes: the node MLP, the residual, and the products of the new states with the
+ * columns of the edge MLP that belong to source and target ("tables"):
+ * W·[xs, xd, e] = (Ws·x)[src] + (Wd·x)[dst] + We·e.
  * edges: a warp takes 16 edges: tables, the product with e, the rest of the MLP, the residual; in the
  * last step the output MLP right behind it.
  *
- * Node states are fp32, tables and edge states fp16, all in lane order (mma.cuh).
+ * Node states are fp32 (and fp16 beside them, as the operand of the next product), tables, sums and
+ * edge states fp16, all in lane order (mma.cuh). One block fills a processor: the weights are then
+ * there once.
  */
 #include "nn/cuda/fused/edges.cuh"
 
-#define WARPS 8
-#define THREADS (WARPS * TM_GPU_WARP)
 #define ROWS TM_MMA_ROWS
 #define TABLES_MAX TM_FUSED_TABLES_MAX
+#define SUMS_THREADS 256
+#define SUMS_BLOCKS 8 /* per processor */
+#define SUMS_AHEAD 4  /* edges that are on their way at once */
+
+/* Warps of a block: as many as the registers of a processor take. */
+template <int H> constexpr int NODE_WARPS = H == 64 ? 20 : 8;
+template <int H> constexpr int EDGE_WARPS = H == 64 ? 20 : 8;
+
+/* ---- sums over edges ---- */
+
+typedef struct {
+    const tm_fused_counts_t *counts;
+    const __half *e;
+    const uint32_t *src_offsets, *dst_offsets, *by_dst;
+    uint32_t n_parts; /* that are over edges */
+    tm_fused_node_part_t part[TM_INPUTS_MAX];
+    __half *sums; /* [n, n_parts, H] */
+} sums_t;
+
+static __device__ void add_word(float (&sum)[2], tm_fused_node_kind_t kind, uint32_t word) {
+    const float2 f = tm_mma_unpack(word);
+    sum[0] = kind == TM_FUSED_MAX ? fmaxf(sum[0], f.x) : sum[0] + f.x;
+    sum[1] = kind == TM_FUSED_MAX ? fmaxf(sum[1], f.y) : sum[1] + f.y;
+}
+
+/* fp16 ends at 65504 */
+static __device__ uint32_t pack_sum(const float (&sum)[2], float scale) {
+    return tm_mma_pack(fminf(fmaxf(sum[0] * scale, -65504.0f), 65504.0f),
+                       fminf(fmaxf(sum[1] * scale, -65504.0f), 65504.0f));
+}
+
+template <int H>
+static __global__ void __launch_bounds__(SUMS_THREADS) sums(const __grid_constant__ sums_t a) {
+    constexpr uint32_t LANES = H / 8; /* 16 bytes each */
+    constexpr uint32_t NODES = SUMS_THREADS / LANES;
+    const uint32_t n = a.counts->n_points;
+    const uint32_t lane = threadIdx.x % LANES;
+    const tm_fused_node_part_t part = a.part[blockIdx.y];
+    const uint32_t *offsets = part.at_src ? a.src_offsets : a.dst_offsets;
+    const uint4 *e = (const uint4 *)a.e + lane;
+    for (uint32_t node = blockIdx.x * NODES + threadIdx.x / LANES; node < n;
+         node += gridDim.x * NODES) {
+        const uint32_t begin = offsets[node];
+        const uint32_t end = offsets[node + 1];
+        float sum[4][2];
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+            sum[j][0] = sum[j][1] = part.kind == TM_FUSED_MAX && end > begin ? -INFINITY : 0;
+        }
+        for (uint32_t k = begin; k < end; k += SUMS_AHEAD) {
+            uint4 v[SUMS_AHEAD];
+#pragma unroll
+            for (int i = 0; i < SUMS_AHEAD; i++) {
+                if (k + i < end) {
+                    v[i] = e[(size_t)(part.at_src ? k + i : a.by_dst[k + i]) * LANES];
+                }
+            }
+#pragma unroll
+            for (int i = 0; i < SUMS_AHEAD; i++) {
+                if (k + i < end) {
+                    add_word(sum[0], part.kind, v[i].x);
+                    add_word(sum[1], part.kind, v[i].y);
+                    add_word(sum[2], part.kind, v[i].z);
+                    add_word(sum[3], part.kind, v[i].w);
+                }
+            }
+        }
+        const float scale = part.kind == TM_FUSED_SUM ? TM_FUSED_SUM_SCALE
+                            : part.kind == TM_FUSED_MEAN && end > begin
+                                ? 1.0f / (float)(end - begin)
+                                : 1;
+        ((uint4 *)a.sums)[((size_t)node * a.n_parts + blockIdx.y) * LANES + lane] =
+            make_uint4(pack_sum(sum[0], scale), pack_sum(sum[1], scale), pack_sum(sum[2], scale),
+                       pack_sum(sum[3], scale));
+    }
+}
 
 /* ---- nodes ---- */
 
@@ -28,78 +106,48 @@ typedef struct {
     bool residual;
     bool keep_first;       /* also into x0 */
     const float *features; /* [n, 16] */
-    float *x, *x0;
-    const __half *e;
-    const uint32_t *src_offsets, *dst_offsets, *by_dst;
+    float *x;
+    __half *x_half, *x0; /* [n, H] */
+    const __half *sums;  /* [n, n_sums, H] */
+    uint32_t n_sums;
     __half *tables;
-    uint32_t slot; /* where the tables go */
+    uint32_t
+        slot; /* where the tables go; the next two in the slots behind it, or from 0 on again */
 } nodes_t;
 
 template <int H> static __device__ float *state_of(float *x, uint32_t node) {
     return x + (size_t)node * H + threadIdx.x % 4 * (H / 4);
 }
 
-/* rows.a = node states, in fp16 */
-template <int H>
-static __device__ void load_states(tm_fused_rows<H, 1> &rows, const float *x,
-                                   const uint32_t (&node)[2]) {
-#pragma unroll
-    for (int h = 0; h < 2; h++) {
-        const float4 *from = (const float4 *)state_of<H>((float *)x, node[h]);
-#pragma unroll
-        for (int i = 0; i < H / 16; i++) {
-            float4 v = from[i];
-            rows.a[0][i][h] = tm_mma_pack(v.x, v.y);
-            rows.a[0][i][2 + h] = tm_mma_pack(v.z, v.w);
-        }
-    }
-}
+/* Rows of H halves that a node MLP takes in. */
+template <int H> struct operand_t {
+    uint32_t a[1][H / 16][4];
 
-/* rows.a = what the edges of each node come to. order NULL: edges lie in the order of offsets */
-template <int H>
-static __device__ void gather_edges(tm_fused_rows<H, 1> &rows, tm_fused_node_kind_t kind,
-                                    const __half *e, const uint32_t *offsets, const uint32_t *order,
-                                    const uint32_t (&node)[2]) {
-    const int q = threadIdx.x % 4;
+    __device__ void load(const __half *from, size_t stride, const uint32_t (&node)[2]) {
 #pragma unroll
-    for (int h = 0; h < 2; h++) {
-        const uint32_t begin = offsets[node[h]];
-        const uint32_t end = offsets[node[h] + 1];
-        float sum[H / 4];
-#pragma unroll
-        for (int i = 0; i < H / 4; i++) {
-            sum[i] = kind == TM_FUSED_MAX && end > begin ? -INFINITY : 0;
-        }
-#pragma unroll 2
-        for (uint32_t k = begin; k < end; k++) {
-            const uint4 *from =
-                (const uint4 *)(e + (size_t)(order ? order[k] : k) * H) + q * (H / 32);
+        for (int h = 0; h < 2; h++) {
+            const uint4 *row = (const uint4 *)(from + node[h] * stride + threadIdx.x % 4 * (H / 4));
 #pragma unroll
             for (int i = 0; i < H / 32; i++) {
-                const uint4 v = from[i];
-                const uint32_t word[4] = {v.x, v.y, v.z, v.w};
-#pragma unroll
-                for (int j = 0; j < 4; j++) {
-                    const float2 f = tm_mma_unpack(word[j]);
-                    float &a = sum[8 * i + 2 * j];
-                    float &b = sum[8 * i + 2 * j + 1];
-                    a = kind == TM_FUSED_MAX ? fmaxf(a, f.x) : a + f.x;
-                    b = kind == TM_FUSED_MAX ? fmaxf(b, f.y) : b + f.y;
-                }
+                const uint4 v = row[i];
+                a[0][2 * i][h] = v.x;
+                a[0][2 * i][2 + h] = v.y;
+                a[0][2 * i + 1][h] = v.z;
+                a[0][2 * i + 1][2 + h] = v.w;
             }
         }
-        const float scale = kind == TM_FUSED_SUM                   ? TM_FUSED_SUM_SCALE
-                            : kind == TM_FUSED_MEAN && end > begin ? 1.0f / (float)(end - begin)
-                                                                   : 1;
-#pragma unroll
-        for (int i = 0; i < H / 4; i++) { /* fp16 ends at 65504 */
-            sum[i] = fminf(fmaxf(sum[i] * scale, -65504.0f), 65504.0f);
-        }
-#pragma unroll
-        for (int k = 0; k < H / 16; k++) {
-            rows.a[0][k][h] = tm_mma_pack(sum[4 * k], sum[4 * k + 1]);
-            rows.a[0][k][2 + h] = tm_mma_pack(sum[4 * k + 2], sum[4 * k + 3]);
-        }
+    }
+};
+
+/* Part p of the inputs; sum: how many parts before it were over edges. */
+template <int H>
+static __device__ void load_part(operand_t<H> &operand, const nodes_t &a, uint32_t p, uint32_t &sum,
+                                 const uint32_t (&node)[2]) {
+    const tm_fused_node_kind_t kind = a.net.part[p].kind;
+    if (kind == TM_FUSED_X || kind == TM_FUSED_X0) {
+        operand.load(kind == TM_FUSED_X ? a.x_half : a.x0, H, node);
+    } else {
+        operand.load(a.sums + (size_t)sum++ * H, (size_t)a.n_sums * H, node);
     }
 }
 
@@ -126,8 +174,11 @@ static __device__ void multiply_features(tm_fused_rows<H, 1> &rows, const float 
     rows.step(high, w + 2 * STEP);
 }
 
-template <int H> static __global__ void __launch_bounds__(THREADS) nodes(const nodes_t a) {
+template <int H>
+static __global__ void __launch_bounds__(NODE_WARPS<H> *TM_GPU_WARP, 1)
+    nodes(const __grid_constant__ nodes_t a) {
     extern __shared__ __align__(16) char image[];
+    constexpr int WARPS = NODE_WARPS<H>;
     const int warp = threadIdx.x / TM_GPU_WARP;
     const int g = threadIdx.x % TM_GPU_WARP / 4;
     const uint32_t n = a.counts->n_points;
@@ -136,7 +187,7 @@ template <int H> static __global__ void __launch_bounds__(THREADS) nodes(const n
     constexpr int PART = STEPS * (H / 16) * TM_GPU_WARP; /* uint4 of the weights of H inputs */
     tm_fused_load_image((uint4 *)image, mlp);
     __syncthreads();
-    for (uint32_t first = (blockIdx.x * WARPS + warp) * ROWS; first < n;
+    for (uint32_t first = (warp * gridDim.x + blockIdx.x) * ROWS; first < n;
          first += gridDim.x * WARPS * ROWS) {
         uint32_t node[2];
         bool valid[2];
@@ -146,27 +197,29 @@ template <int H> static __global__ void __launch_bounds__(THREADS) nodes(const n
             node[h] = valid[h] ? first + h * 8 + g : n - 1;
         }
         tm_fused_rows<H, 1> rows;
+        operand_t<H> operand;
         if (mlp.n_layers > 0) {
             const uint4 *w = (const uint4 *)(image + mlp.layer[0].w);
+            operand_t<H> next; /* is on its way while the one before is multiplied */
+            uint32_t sum = 0;
+            if (a.net.n_parts > 0 && !a.encode) {
+                load_part(next, a, 0, sum, node);
+            }
             rows.set_bias(image, mlp.layer[0].bias);
             if (a.encode) {
                 multiply_features(rows, a.features, node, w);
             }
             for (uint32_t p = 0; p < a.net.n_parts; p++) {
-                const tm_fused_node_part_t part = a.net.part[p];
-                if (part.kind == TM_FUSED_X || part.kind == TM_FUSED_X0) {
-                    load_states(rows, part.kind == TM_FUSED_X ? a.x : a.x0, node);
-                } else {
-                    gather_edges(rows, part.kind, a.e, part.at_src ? a.src_offsets : a.dst_offsets,
-                                 part.at_src ? (const uint32_t *)NULL : a.by_dst, node);
+                operand = next;
+                if (p + 1 < a.net.n_parts) {
+                    load_part(next, a, p + 1, sum, node);
                 }
-                rows.multiply(w + p * PART);
+                rows.multiply(operand.a, w + p * PART);
             }
             rows.run_rest(image, mlp);
 #pragma unroll
             for (int h = 0; h < 2; h++) {
                 float4 *state = (float4 *)state_of<H>(a.x, node[h]);
-                float4 *state0 = (float4 *)state_of<H>(a.x0, node[h]);
 #pragma unroll
                 for (int i = 0; i < H / 16; i++) {
                     float4 v = a.residual ? state[i] : make_float4(0, 0, 0, 0);
@@ -176,29 +229,33 @@ template <int H> static __global__ void __launch_bounds__(THREADS) nodes(const n
                     v.w = rows.c[0][2 * i + 1][2 * h + 1] += v.w;
                     if (valid[h]) {
                         state[i] = v;
-                        if (a.keep_first) {
-                            state0[i] = v;
-                        }
                     }
                 }
             }
             rows.pack();
+            rows.store([&](int, int h) {
+                return valid[h] ? a.x_half + (size_t)node[h] * H : (__half *)NULL;
+            });
+            if (a.keep_first) {
+                rows.store([&](int, int h) {
+                    return valid[h] ? a.x0 + (size_t)node[h] * H : (__half *)NULL;
+                });
+            }
         } else {
-            load_states(rows, a.x, node);
+            rows.load([&](int, int h) { return a.x_half + (size_t)node[h] * H; });
+        }
+        if (a.net.tables.with_x0) {
+            operand.load(a.x0, H, node);
         }
         for (uint32_t t = 0; t < a.net.tables.n; t++) {
             const tm_fused_layer_t &layer = a.net.tables.table[t];
-            const uint32_t slot = a.slot + t;
+            const uint32_t slot = (a.slot + t) % TABLES_MAX;
+            const uint4 *w = (const uint4 *)(image + layer.w);
             tm_fused_rows<H, 1> products;
             products.set_bias(image, layer.bias);
-#pragma unroll
-            for (int k = 0; k < STEPS; k++) {
-                products.step(reinterpret_cast<const uint32_t(&)[1][4]>(rows.a[0][k]),
-                              (const uint4 *)(image + layer.w) + k * (H / 16) * TM_GPU_WARP);
-            }
+            products.multiply(rows.a, w);
             if (a.net.tables.with_x0) {
-                load_states(products, a.x0, node);
-                products.multiply((const uint4 *)(image + layer.w) + PART);
+                products.multiply(operand.a, w + PART);
             }
             products.pack();
             products.store([&](int, int h) {
@@ -266,8 +323,11 @@ static __device__ void multiply_edge_features(tm_fused_rows<H, 1> &rows, const e
     rows.step(high, w + 2 * STEP);
 }
 
-template <int H> static __global__ void __launch_bounds__(THREADS) edges(const edges_t a) {
+template <int H>
+static __global__ void __launch_bounds__(EDGE_WARPS<H> *TM_GPU_WARP, 1)
+    edges(const __grid_constant__ edges_t a) {
     extern __shared__ __align__(16) char image[];
+    constexpr int WARPS = EDGE_WARPS<H>;
     const char *output = image + a.mlp.bytes;
     const int warp = threadIdx.x / TM_GPU_WARP;
     const int lane = threadIdx.x % TM_GPU_WARP;
@@ -281,8 +341,17 @@ template <int H> static __global__ void __launch_bounds__(THREADS) edges(const e
         tm_fused_load_image((uint4 *)output, a.output);
     }
     __syncthreads();
-    for (uint32_t first = (blockIdx.x * WARPS + warp) * ROWS; first < n;
-         first += gridDim.x * WARPS * ROWS) {
+    const uint32_t stride = gridDim.x * WARPS * ROWS;
+    uint32_t first = (warp * gridDim.x + blockIdx.x) * ROWS;
+    uint32_t next_from[2]; /* of the edges behind these: the tables wait for them */
+    uint32_t next_to[2];
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+        const uint32_t edge = first + h * 8 + g < n ? first + h * 8 + g : n - 1;
+        next_from[h] = n > 0 ? a.src[edge] : 0;
+        next_to[h] = n > 0 ? a.dst[edge] : 0;
+    }
+    for (; first < n; first += stride) {
         uint32_t edge[2];
         uint32_t from[2];
         uint32_t to[2];
@@ -291,21 +360,18 @@ template <int H> static __global__ void __launch_bounds__(THREADS) edges(const e
         for (int h = 0; h < 2; h++) {
             valid[h] = first + h * 8 + g < n;
             edge[h] = valid[h] ? first + h * 8 + g : n - 1;
-            from[h] = a.src[edge[h]];
-            to[h] = a.dst[edge[h]];
+            from[h] = next_from[h];
+            to[h] = next_to[h];
+            const uint32_t next =
+                first + stride + h * 8 + g < n ? first + stride + h * 8 + g : n - 1;
+            next_from[h] = a.src[next];
+            next_to[h] = a.dst[next];
         }
         const uint4 *w = (const uint4 *)(image + a.mlp.layer[0].w);
         tm_fused_rows<H, 1> rows;
-        uint32_t before[1][STEPS][4]; /* e, for the residual */
+        operand_t<H> before; /* e, for the residual too */
         if (!a.encode) {
-            rows.load([&](int, int h) { return a.e + (size_t)edge[h] * H; });
-#pragma unroll
-            for (int k = 0; k < STEPS; k++) {
-#pragma unroll
-                for (int i = 0; i < 4; i++) {
-                    before[0][k][i] = rows.a[0][k][i];
-                }
-            }
+            before.load(a.e, H, edge);
         }
         if (a.update) {
             rows.each([](float) { return 0.0f; }); /* the bias is in the table of the sources */
@@ -317,15 +383,16 @@ template <int H> static __global__ void __launch_bounds__(THREADS) edges(const e
             if (a.encode) {
                 multiply_edge_features(rows, a, staged, first, n, w);
             } else {
-                rows.multiply(w);
+                rows.multiply(before.a, w);
                 if (a.with_e0) {
-                    rows.load([&](int, int h) { return a.e0 + (size_t)edge[h] * H; });
-                    rows.multiply(w + PART);
+                    operand_t<H> e0;
+                    e0.load(a.e0, H, edge);
+                    rows.multiply(e0.a, w + PART);
                 }
             }
             rows.run_rest(image, a.mlp);
             if (a.residual && !a.encode) {
-                rows.add_operand(before);
+                rows.add_operand(before.a);
             }
             rows.pack();
             rows.store(
@@ -338,6 +405,9 @@ template <int H> static __global__ void __launch_bounds__(THREADS) edges(const e
         }
         if (a.score) {
             float dots[1][2];
+            if (!a.update) {
+                rows.load([&](int, int h) { return a.e + (size_t)edge[h] * H; });
+            }
             rows.each([](float) { return 0.0f; });
             rows.add([&](int, int h) {
                 return a.tables + ((size_t)from[h] * TABLES_MAX + a.output_slot) * H;
@@ -345,7 +415,7 @@ template <int H> static __global__ void __launch_bounds__(THREADS) edges(const e
             rows.add([&](int, int h) {
                 return a.tables + ((size_t)to[h] * TABLES_MAX + a.output_slot + 1) * H;
             });
-            rows.multiply((const uint4 *)(output + a.output.layer[0].w));
+            rows.multiply(rows.a, (const uint4 *)(output + a.output.layer[0].w));
             rows.run_rest(output, a.output);
             rows.dot(output, a.output, dots);
 #pragma unroll
@@ -360,28 +430,14 @@ template <int H> static __global__ void __launch_bounds__(THREADS) edges(const e
 
 /* ---- the network ---- */
 
+template <int H>
 static size_t edges_bytes(const tm_fused_mlp_t *mlp, const tm_fused_mlp_t *output) {
-    return mlp->bytes + (output ? output->bytes : 0) + WARPS * sizeof(staged_t);
-}
-
-/* Blocks that run at once. */
-template <typename Kernel>
-static cudaError_t resident_blocks(Kernel kernel, size_t bytes, int processors, int *blocks) {
-    int per_processor = 0;
-    cudaError_t error =
-        cudaOccupancyMaxActiveBlocksPerMultiprocessor(&per_processor, kernel, THREADS, bytes);
-    *blocks = processors * (per_processor > 0 ? per_processor : 1);
-    return error;
+    return mlp->bytes + (output ? output->bytes : 0) + EDGE_WARPS<H> * sizeof(staged_t);
 }
 
 template <int H> static cudaError_t launch_nodes(const tm_fused_context_t *c, const nodes_t *a) {
-    int blocks = 0;
-    cudaError_t error = resident_blocks(nodes<H>, a->net.mlp.bytes, c->processors, &blocks);
-    if (error == cudaSuccess) {
-        nodes<H><<<blocks, THREADS, a->net.mlp.bytes, c->stream>>>(*a);
-        error = cudaGetLastError();
-    }
-    return error;
+    nodes<H><<<c->processors, NODE_WARPS<H> * TM_GPU_WARP, a->net.mlp.bytes, c->stream>>>(*a);
+    return cudaGetLastError();
 }
 
 /* Tables that have an image of their own. */
@@ -394,14 +450,31 @@ static cudaError_t launch_tables(const tm_fused_context_t *c, nodes_t a,
 }
 
 template <int H> static cudaError_t launch_edges(const tm_fused_context_t *c, const edges_t *a) {
-    int blocks = 0;
-    size_t bytes = edges_bytes(&a->mlp, a->score ? &a->output : NULL);
-    cudaError_t error = resident_blocks(edges<H>, bytes, c->processors, &blocks);
-    if (error == cudaSuccess) {
-        edges<H><<<blocks, THREADS, bytes, c->stream>>>(*a);
-        error = cudaGetLastError();
+    const size_t bytes = edges_bytes<H>(&a->mlp, a->score ? &a->output : NULL);
+    edges<H><<<c->processors, EDGE_WARPS<H> * TM_GPU_WARP, bytes, c->stream>>>(*a);
+    return cudaGetLastError();
+}
+
+template <int H>
+static cudaError_t launch_sums(const tm_fused_context_t *c, const tm_fused_plan_t *plan) {
+    sums_t a = {};
+    a.counts = &plan->header->counts;
+    a.e = plan->e;
+    a.src_offsets = plan->kept.offsets;
+    a.dst_offsets = plan->dst_offsets;
+    a.by_dst = plan->by_dst;
+    a.sums = plan->sums;
+    const tm_fused_node_mlp_t *net = &c->model->node_mlp;
+    for (uint32_t p = 0; p < net->n_parts; p++) {
+        if (net->part[p].kind != TM_FUSED_X && net->part[p].kind != TM_FUSED_X0) {
+            a.part[a.n_parts++] = net->part[p];
+        }
     }
-    return error;
+    if (a.n_parts > 0) {
+        const int blocks = c->processors * (SUMS_BLOCKS / (int)a.n_parts);
+        sums<H><<<dim3(blocks, a.n_parts), SUMS_THREADS, 0, c->stream>>>(a);
+    }
+    return cudaGetLastError();
 }
 
 template <int H> static cudaError_t run(const tm_fused_context_t *c, const tm_fused_plan_t *plan) {
@@ -411,11 +484,10 @@ template <int H> static cudaError_t run(const tm_fused_context_t *c, const tm_fu
     node.counts = &plan->header->counts;
     node.features = plan->gnn_features;
     node.x = plan->x;
+    node.x_half = plan->x_half;
     node.x0 = plan->x0;
-    node.e = plan->e;
-    node.src_offsets = plan->kept.offsets;
-    node.dst_offsets = plan->dst_offsets;
-    node.by_dst = plan->by_dst;
+    node.sums = plan->sums;
+    node.n_sums = model->n_sums;
     node.tables = plan->tables;
     edges_t edge = {};
     edge.counts = &plan->header->counts;
@@ -433,10 +505,13 @@ template <int H> static cudaError_t run(const tm_fused_context_t *c, const tm_fu
     node.net = model->node_encoder;
     node.encode = true;
     node.keep_first = plan->x0 != NULL;
+    node.slot = 2;
     cudaError_t error = launch_nodes<H>(c, &node);
     node.encode = node.keep_first = false;
-    error = error == cudaSuccess ? launch_tables<H>(c, node, &model->encoder_tables, 2) : error;
-    error = error == cudaSuccess ? launch_tables<H>(c, node, &model->edge_tables, 0) : error;
+    if (!model->encoder_together) {
+        error = error == cudaSuccess ? launch_tables<H>(c, node, &model->encoder_tables, 2) : error;
+        error = error == cudaSuccess ? launch_tables<H>(c, node, &model->edge_tables, 0) : error;
+    }
     if (error == cudaSuccess) {
         edge.mlp = model->edge_encoder;
         edge.encode = true;
@@ -460,6 +535,7 @@ template <int H> static cudaError_t run(const tm_fused_context_t *c, const tm_fu
         if (model->edge_first) {
             error = launch_edges<H>(c, &edge);
         }
+        error = error == cudaSuccess ? launch_sums<H>(c, plan) : error;
         error = error == cudaSuccess ? launch_nodes<H>(c, &node) : error;
         if (error == cudaSuccess && model->tables_apart) {
             error = launch_tables<H>(c, node, last ? &model->output_tables : &model->edge_tables,
@@ -492,15 +568,16 @@ static size_t most_node_bytes(const tm_fused_model_t *model) {
     return most;
 }
 
-static size_t most_edge_bytes(const tm_fused_model_t *model) {
-    size_t last = edges_bytes(&model->edge_mlp, &model->output);
-    size_t encoder = edges_bytes(&model->edge_encoder, NULL);
+template <int H> static size_t most_edge_bytes(const tm_fused_model_t *model) {
+    size_t last = edges_bytes<H>(&model->edge_mlp, &model->output);
+    size_t encoder = edges_bytes<H>(&model->edge_encoder, NULL);
     return encoder > last ? encoder : last;
 }
 
 size_t tm_fused_gnn_bytes(const tm_fused_model_t *model) {
     size_t of_nodes = most_node_bytes(model);
-    size_t of_edges = most_edge_bytes(model);
+    size_t of_edges =
+        model->gnn_width == 64 ? most_edge_bytes<64>(model) : most_edge_bytes<128>(model);
     return of_nodes > of_edges ? of_nodes : of_edges;
 }
 
@@ -509,7 +586,7 @@ template <int H> static cudaError_t prepare(const tm_fused_model_t *model) {
                                              (int)most_node_bytes(model));
     return error == cudaSuccess
                ? cudaFuncSetAttribute(edges<H>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                      (int)most_edge_bytes(model))
+                                      (int)most_edge_bytes<H>(model))
                : error;
 }
 

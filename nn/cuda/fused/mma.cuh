@@ -107,8 +107,8 @@ template <int H, int MT> struct tm_fused_rows {
         }
     }
 
-    /* c += H inputs in a[] times weights [H / 16] k steps */
-    __device__ void multiply(const uint4 *w) {
+    /* c += H inputs times weights [H / 16] k steps */
+    __device__ void multiply(const uint32_t (&inputs)[MT][H / 16][4], const uint4 *w) {
 #pragma unroll
         for (int k = 0; k < H / 16; k++) {
             uint32_t operand[MT][4];
@@ -116,7 +116,7 @@ template <int H, int MT> struct tm_fused_rows {
             for (int m = 0; m < MT; m++) {
 #pragma unroll
                 for (int i = 0; i < 4; i++) {
-                    operand[m][i] = a[m][k][i];
+                    operand[m][i] = inputs[m][k][i];
                 }
             }
             step(operand, w + k * (H / 16) * TM_GPU_WARP);
@@ -310,7 +310,7 @@ template <int H, int MT> struct tm_fused_rows {
         for (uint32_t l = 1; l < mlp.n_layers; l++) {
             pack();
             set_bias(image, mlp.layer[l].bias);
-            multiply((const uint4 *)(image + mlp.layer[l].w));
+            multiply(a, (const uint4 *)(image + mlp.layer[l].w));
             finish(image, mlp.layer[l]);
         }
     }

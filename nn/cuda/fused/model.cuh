@@ -33,7 +33,8 @@ typedef struct {
 typedef struct {
     uint32_t n;
     bool with_x0;
-    tm_fused_layer_t table[2]; /* of sources and of targets, in the image of the MLP before them */
+    /* of sources and of targets, in the image of the MLP before them; behind the encoder of two MLPs */
+    tm_fused_layer_t table[TM_FUSED_TABLES_MAX];
 } tm_fused_tables_t;
 
 /* A node MLP and the tables to be made of its result; or tables alone (mlp.n_layers 0), where all
@@ -55,6 +56,8 @@ typedef struct {
     tm_fused_node_mlp_t node_mlp, last_node_mlp; /* with the tables of edge MLP and output if they fit */
     tm_fused_node_mlp_t encoder_tables, edge_tables, output_tables;
     bool tables_apart; /* they did not fit */
+    bool encoder_together; /* the encoder has the tables of edge encoder and edge MLP */
+    uint32_t n_sums;       /* inputs of the node MLP that are over edges */
     tm_fused_mlp_t edge_encoder; /* k steps: edge features, hi and lo */
     tm_fused_mlp_t edge_mlp;     /* k steps: e, and e0 if with_e0 */
     tm_fused_mlp_t output;       /* k steps: e */

@@ -184,9 +184,9 @@ static __half packed_value(const effective_t *e, uint32_t row, source_t from) {
     if ((from.column < 0 && from.column != BIAS) || row >= e->out) {
         return __float2half_rn(0);
     }
-    double w = (from.column == BIAS ? e->bias[row]
-                                    : e->w[(size_t)row * e->in + (uint32_t)from.column]) *
-               (double)from.scale;
+    double w =
+        (from.column == BIAS ? e->bias[row] : e->w[(size_t)row * e->in + (uint32_t)from.column]) *
+        (double)from.scale;
     __half high = __float2half_rn((float)w);
     return from.low ? __float2half_rn((float)(w - (double)__half2float(high))) : high;
 }
@@ -384,8 +384,7 @@ static void write_group_mlp(writer_t *w, size_t image, const tm_mlp_t *from,
             tm_fused_layer_t *layer = &mlp->layer[mlp->n_layers++];
             *layer = (tm_fused_layer_t){.k_steps = k == 0 ? k_steps : e.in / TM_MMA_K + 1,
                                         .act = unit->act};
-            layer->w =
-                write_cores(w, image, &e, e.out, k == 0 ? sources : square, layer->k_steps);
+            layer->w = write_cores(w, image, &e, e.out, k == 0 ? sources : square, layer->k_steps);
             if (unit->norm && unit->norm->kind == TM_OP_LAYER_NORM) {
                 layer->norm = write_floats(w, image, e.gain, e.shift, e.out, e.out);
                 layer->eps = unit->norm->eps;
@@ -531,11 +530,24 @@ static void write_nodes(writer_t *w, const tm_pipeline_t *p, uint32_t width,
     split_features(from, 0, p->gnn.features.n);
     write_mlp(w, image, &p->gnn.node_encoder, from, TM_FUSED_SPLIT_STEPS, 0,
               &model->node_encoder.mlp);
+    const size_t encoder_blocks = p->gnn.node_encoder.n_ops + 4;
+    model->encoder_together =
+        encoder_blocks * width * width * sizeof(__half) <= TOGETHER_BYTES_MAX &&
+        !has(edge_inputs, TM_IN_X0_SRC) && !has(edge_inputs, TM_IN_X0_DST);
+    if (model->encoder_together) {
+        tm_fused_tables_t *tables = &model->node_encoder.tables;
+        write_tables(w, image, p, &p->gnn.edge_encoder, &p->gnn.edge_encoder_inputs, width, tables);
+        write_tables(w, image, p, &p->gnn.edge_mlp, edge_inputs, width, tables);
+    }
     end_image(w, image, &model->node_encoder.mlp);
     write_own_tables(w, p, &p->gnn.edge_encoder, &p->gnn.edge_encoder_inputs, width,
                      &model->encoder_tables);
     write_own_tables(w, p, &p->gnn.edge_mlp, edge_inputs, width, &model->edge_tables);
     write_own_tables(w, p, &p->gnn.output, output_inputs, width, &model->output_tables);
+    for (uint32_t k = 0; k < p->gnn.node_inputs.n; k++) {
+        const tm_fused_node_kind_t kind = node_part(p->gnn.node_inputs.part[k]).kind;
+        model->n_sums += kind != TM_FUSED_X && kind != TM_FUSED_X0;
+    }
     size_t blocks = p->gnn.node_inputs.n + p->gnn.node_mlp.n_ops + 4;
     model->tables_apart = blocks * width * width * sizeof(__half) > TOGETHER_BYTES_MAX;
     bool apart = model->tables_apart;

@@ -54,7 +54,9 @@ typedef struct {
     uint32_t *dst_counts, *dst_offsets; /* [points + 1] */
     uint32_t *dst_unsorted, *by_dst;    /* [kept] */
 
-    float *x, *x0;            /* [points, H] by node, in lane order */
+    float *x;                 /* [points, H] by node, in lane order, as are the next */
+    __half *x_half, *x0;      /* [points, H] */
+    __half *sums;             /* [points, n_sums, H] */
     __half *tables;           /* [points, 4, H] */
     __half *e, *e0;           /* [kept, H] */
     float *logits;            /* [kept] */
