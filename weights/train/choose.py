@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the training decides by its validation events: radius, cut of the filter, and whether a new network is good
-enough to take the place of the teacher's. Each table lists the alternatives, so that the choice can be judged.
+"""What the training decides by its validation events: radius and cut of the filter. Each table lists the alternatives, so
+that the choice can be judged, and the new networks beside the teacher's.
 
 Efficiency of edges: share of the true edges of particles above PT_MIN that are there; `far`: of those particles among
 them that were made far from the beam line (events.py).
@@ -17,9 +17,6 @@ PT_MIN = 0.9                        # GeV
 RADII = [round(0.30 + 0.02 * i, 2) for i in range(16)]
 PER_POINT = (2.0, 2.5, 3.0, 3.3, 3.6, 4.0)
 EDGE_CUTS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9)
-#   Where the teacher's networks are kept: a new embedding needs so many times the teacher's edges for the same
-#   efficiency; a new filter loses so much efficiency at equal edges, a new interaction network of particles.
-EDGES_MAX, FILTER_LOSS, GNN_LOSS = 1.4, 0.003, 0.002
 
 
 def mean_of(rows):

@@ -8,10 +8,11 @@
 
 Stages: embed, filter, gnn, each with its budget in seconds of one GPU. OUT/state.pt holds weights, optimiser and the
 seconds used, and is written every half minute: the next call goes on where the last one ended, on another machine too.
-With --teacher embedding and filter also learn what that model says; with --fall-back its networks are kept where the
-new ones are worse (choose.py). Radius and cut of the filter are set on validation events of the training's own; tables
-of the alternatives are in OUT/choices.json, figures on the way in OUT/curve.csv, the model in OUT/<name>.safetensors.
-models.sh has the commands of the shipped models. Needs: pip install -r requirements.txt.
+With --teacher embedding and filter also learn what that model says. Networks begin with --warm's weights where the sizes
+agree, and stay as they are with a budget of 0. Radius and cut of the filter are set on validation events of the
+training's own; tables of the alternatives, and of the teacher's networks, are in OUT/choices.json, figures on the way in
+OUT/curve.csv, the model in OUT/<name>.safetensors. models.sh has the commands of the shipped models. Needs:
+pip install -r requirements.txt.
 """
 import argparse
 import csv
@@ -129,8 +130,7 @@ class Loader:
         over = [files(self.options, "muons", "pions"), files(self.options, "decays")]
         new = [p for p in files(self.options, "collisions", "collisions_wide")
                if p not in self.known and p not in self.pending]
-        room = (self.options.use or len(new) + len(self.known)) - len(self.known) - len(self.pending)
-        for path in new[:max(0, room)] if all(over) else []:
+        for path in new if all(over) else []:
             number = zlib.crc32(os.sep.join(path.split(os.sep)[-2:]).encode())      # the same in every call
             guns = [folder[number % len(folder)] for folder in over]
             seed = None if self.options.as_simulated else [self.options.seed, number]
@@ -362,14 +362,12 @@ def parse():
     parser.add_argument("--gnn", type=size, default=(64, 8), metavar="WxS", help="width and steps")
     parser.add_argument("--warm", metavar="MODEL", help="begin with this file's networks where the sizes are the same")
     parser.add_argument("--teacher", metavar="MODEL", help="embedding and filter also learn from this file's")
-    parser.add_argument("--fall-back", action="store_true", help="keep the teacher's networks where they are better")
     parser.add_argument("--events", type=int, default=160, help="collision events to simulate")
-    parser.add_argument("--use", type=int, default=0, help="train on so many of them (0: all)")
     parser.add_argument("--as-simulated", action="store_true", help="no modules out of place, no lost points")
     parser.add_argument("--mu", type=float, default=200.0, help="pile-up of the training events")
     parser.add_argument("--minutes", type=float, default=9.5, help="end this call after so long")
     parser.add_argument("--finish", action="store_true", help="shorten the last stage so the call ends with a model")
-    parser.add_argument("--seconds", default="100,40,160", help="budgets of embed, filter, gnn")
+    parser.add_argument("--seconds", default="100,40,160", help="budgets of embed, filter, gnn (0: not trained)")
     parser.add_argument("--edge-efficiency", type=float, default=0.9955, help="sets the radius")
     parser.add_argument("--edges-per-point", type=float, default=3.3, help="sets the cut of the filter")
     parser.add_argument("--track-cut", type=float, default=0.4, help="cut of the model file's tracks section")
@@ -379,8 +377,6 @@ def parse():
     options = parser.parse_args()
     options.seconds = dict(zip(STAGES, (float(s) for s in options.seconds.split(","))))
     options.sizes = {"embed": options.embed, "filter": options.filter, "gnn": options.gnn}
-    if options.fall_back and not options.teacher:
-        parser.error("--fall-back needs a --teacher")
     options.device = "cuda" if torch.cuda.is_available() else "cpu"
     return options
 
@@ -401,6 +397,8 @@ def networks_of(options, state):
             net.load_state_dict(warm[stage].state_dict())
             state["warm"].append(stage)
             say(f"{stage} begins with the weights of {options.warm}")
+        elif not options.seconds[stage]:
+            raise SystemExit(f"--seconds: 0 for {stage}, and no --warm file has one of size {options.sizes[stage]}")
     if options.device == "cuda" and not options.eager:
         torch._dynamo.config.suppress_errors = True
         torch._dynamo.config.recompile_limit = 64
@@ -417,7 +415,7 @@ def show(title, table):
 
 
 def choose_radius(nets, teacher, validation, state, options, report):
-    """Sets state["radius"]; with --fall-back nets["embed"] may become the teacher's."""
+    """Sets state["radius"]; tables of the network and of the teacher's."""
     table, wanted = choose.radius_table(validation, nets["embed"]), options.edge_efficiency
     show("radius", table)
     report["radius"] = {"own": table}
@@ -426,53 +424,37 @@ def choose_radius(nets, teacher, validation, state, options, report):
         show("radius, teacher's", theirs)
         mine, other = choose.edges_for(table, wanted), choose.edges_for(theirs, wanted)
         say(f"edges for an efficiency of {wanted}: {mine:.0f}, with the teacher's embedding {other:.0f}")
-        if options.fall_back and (mine > choose.EDGES_MAX * other or (mine == math.inf and
-                                  table[-1]["efficiency"] < theirs[-1]["efficiency"])):
-            say("the teacher's embedding stays")
-            nets["embed"], table = teacher["embed"], theirs
     state["radius"] = choose.radius_for(table, wanted)
     report["radius"]["chosen"] = state["radius"]
     say("radius", state["radius"])
 
 
 def choose_filter(nets, teacher, graphs, state, options, report):
-    """Sets state["filter_cut"]; returns the cut on the logit and the logits [E] of each graph. With --fall-back
-    nets["filter"] may become the teacher's."""
-    per_point, best = options.edges_per_point, None
-    report["filter"] = {}
-    for label, net in (("own", nets["filter"]), ("teacher", teacher and teacher["filter"])):
-        if net is None:
-            continue
+    """Sets state["filter_cut"]; returns the cut on the logit and the logits [E] of each graph. Tables likewise."""
+    def scored(net):
         logits = [choose.score_edges(net, event, edges) for event, edges in graphs]
-        table = report["filter"][label] = choose.filter_table(graphs, logits, (per_point,))
+        table = choose.filter_table(graphs, logits, (options.edges_per_point,))
         width, layers = networks.size_of(net)
         show(f"filter {width} x {layers}", table)
-        row = next(row for row in table if row["per_point"] == per_point)
-        if best is None or (options.fall_back and row["efficiency"] > best[0]["efficiency"] + choose.FILTER_LOSS):
-            if best:
-                say("the teacher's filter stays")
-                nets["filter"] = net
-            best = row, logits
-    row, logits = best
+        return logits, table
+
+    logits, table = scored(nets["filter"])
+    report["filter"] = {"own": table}
+    if teacher:
+        report["filter"]["teacher"] = scored(teacher["filter"])[1]
+    row = next(row for row in table if row["per_point"] == options.edges_per_point)
     state["filter_cut"] = row["cut"]
     return row["logit"], logits
 
 
 def choose_gnn(nets, teacher, graphs, options, report):
-    """Table of track builders; with --fall-back nets["gnn"] may become the teacher's."""
+    """Tables of track builders, of the network and of the teacher's."""
     scores = lambda net: [choose.score_edges(net, event, edges, None) for event, edges in graphs]
     report["tracks"] = {"own": choose.track_table(graphs, scores(nets["gnn"]))}
     show("tracks", report["tracks"]["own"])
-    if not teacher:
-        return
-    report["tracks"]["teacher"] = choose.track_table(graphs, scores(teacher["gnn"]))
-    at_cut = {label: next(row["efficiency"] for row in table
-                          if row["builder"] == "best_edges" and row["cut"] == 0.4)
-              for label, table in report["tracks"].items()}
-    say("efficiency at cut 0.4:", at_cut)
-    if options.fall_back and at_cut["own"] < at_cut["teacher"] - choose.GNN_LOSS:
-        say("the teacher's interaction network stays")
-        nets["gnn"] = teacher["gnn"]
+    if teacher:
+        report["tracks"]["teacher"] = choose.track_table(graphs, scores(teacher["gnn"]))
+        show("tracks, teacher's", report["tracks"]["teacher"])
 
 
 def main():
@@ -499,7 +481,7 @@ def main():
                 pool.imap(ev.load, [([path], None) for path in files(options, "validation")])]
 
     #   ---- embedding
-    events = loader.wait(min(options.use or options.events, FIRST), simulation)
+    events = loader.wait(min(options.events, FIRST), simulation)
     say(len(events), "events to begin with,", int(np.mean([len(e["r"]) for e in events])), "points on average")
     validation = load_validation()
 
