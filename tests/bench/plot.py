@@ -134,17 +134,22 @@ def plot_training(folder):
     rows = read(folder, "training")
     if not rows:
         return
-    stages = list(dict.fromkeys(r["stage"] for r in rows))
-    figure, panels = plt.subplots(1, len(stages), figsize=(2.7 * len(stages) + 0.6, 3.0), squeeze=False)
-    for panel, stage in zip(panels[0], stages):
-        mine = [r for r in rows if r["stage"] == stage]
-        minutes = [float(r["seconds"]) / 60 for r in mine]
-        panel.plot(minutes, [float(r["loss"]) for r in mine], color=BLUE, linewidth=1.3)
-        panel.set_yscale("log")
-        logarithmic(panel.yaxis, (1, 2, 5))
-        panel.set_title("%s, %s steps" % (stage, plain(int(mine[-1]["step"]))))
-        panel.set_xlabel("minutes")
-    panels[0, 0].set_ylabel("loss (logarithmic)")
+    embedding = ("edges at 0.45", 1e-6, "million edges within 0.45")
+    panels_of = (("embed", [("efficiency at 0.45", 100, "true edges within 0.45, %")]), ("embed", [embedding]),
+                 ("gnn", [("efficiency", 100, "particles found, %")]),
+                 ("gnn", [("fakes", 100, "fakes, %"), ("impure", 100, "impure tracks, %")]))
+    figure, panels = plt.subplots(1, len(panels_of), figsize=(11.2, 3.0))
+    colours = {"standard": BLUE, "small": ORANGE}
+    for panel, (stage, lines) in zip(panels, panels_of):
+        for (name, scale, _), style in zip(lines, ("-", "--")):
+            for model in dict.fromkeys(r["model"] for r in rows):
+                mine = [r for r in rows if (r["model"], r["stage"], r["figure"]) == (model, stage, name)]
+                panel.plot([float(r["seconds"]) for r in mine], [scale * float(r["value"]) for r in mine], style,
+                           color=colours[model], marker="o", markersize=3, label=model if mine else None)
+        panel.set_title("\n".join(label + (" (dashed)" if at else "") for at, (*_, label) in enumerate(lines)), fontsize=9)
+        panel.set_xlim(left=0)
+        panel.set_xlabel("seconds, " + {"embed": "embedding", "gnn": "interaction network"}[stage])
+    panels[0].legend(fontsize=9)
     save(figure, folder, "training")
 
 
