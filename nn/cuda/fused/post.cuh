@@ -34,24 +34,28 @@ typedef struct {
 
 #define TM_FUSED_POST_NONE UINT32_MAX
 
+/* Sums of blocks: so many blocks a kernel has at most. */
+#define TM_FUSED_POST_BLOCKS_MAX 1024
+
 /* Sizes on the GPU. */
 typedef struct {
-    uint32_t n_rows, n_doubtful, n_chains, n_members, n_events;
-    uint32_t broken[3], joined[3]; /* whether a round changed anything */
+    unsigned long long listed; /* builder's chains << 32 | rows in them */
+    uint32_t n_chains, n_members, n_events, n_active;
+    uint32_t chosen[3], tied[3]; /* whether a round had a choice, and equal scores */
 } tm_fused_post_counts_t;
 
-/* Buffers from the engine's arena. Chains are in no order; a chain has three points or more here. */
+/* Buffers from the engine's arena. Chains are in no order; a chain of join has three points or more. */
 typedef struct {
     tm_fused_post_counts_t *counts;
     uint32_t *next, *prev; /* [points] by row; TM_FUSED_POST_NONE: there is none */
     float *logit;          /* [points] of the link to next */
     tm_fit_point_t *place; /* [points] of rows with a link; only where there is a fit */
     /* split: chains as they come from the builder, one behind the other */
-    uint32_t *rows;     /* [points] */
-    uint8_t *last;      /* [points]: the chain ends behind this place */
-    uint32_t *doubtful; /* [points]: places of links that may be broken */
-    uint2 *window;      /* [points] of each: the places it was last judged by */
-    uint32_t *stretch;  /* [points] of each that does not fit: where its chain begins; else NONE */
+    uint2 *listed;     /* [points / 2 + 1]: from, to (exclusive) in rows */
+    uint32_t *rows;    /* [points] */
+    uint8_t *last;     /* [points]: the chain ends behind this place */
+    uint2 *window;     /* [points] of doubtful links, by place: the places it was last judged by */
+    uint32_t *stretch; /* [points] of those that do not fit: where their chain begins; else NONE */
     unsigned long long *worst; /* [points] by first place of a chain */
     /* join */
     uint2 *chain;            /* [chains]: from, to (exclusive) in rows */
@@ -61,17 +65,16 @@ typedef struct {
     uint32_t *event_numbers; /* [tiles], of the first tile of an event: any number below n_events */
     double *scores;          /* [chains, PARTNERS], best first */
     uint32_t *partners;      /* [chains, PARTNERS]: chains */
+    uint32_t *active;        /* [chains]: those with partners */
     uint32_t *n_partners, *choice;  /* [chains] */
     unsigned long long *best_score; /* [2, chains]: offered in an even, an odd round */
     uint32_t *best_from;            /* [2, chains] */
     uint8_t *has_next, *has_prev;   /* [chains] */
     uint32_t chains;                /* capacity */
     /* candidates, at their least row */
-    uint32_t *sizes, *heads; /* [points + 1]: 0: none begins here; [points]: outermost first row */
-    float *means;            /* [points] */
-    unsigned long long *places; /* [points + 1]: candidates << 32 | points, before this row */
-    void *cub;
-    size_t cub_bytes;
+    uint32_t *sizes, *heads;        /* [points]: 0: none begins here; outermost first row */
+    float *means;                   /* [points] */
+    unsigned long long *block_sums; /* [TM_FUSED_POST_BLOCKS_MAX]: candidates << 32 | points */
     /* start values by candidate, [points] each; NULL where the pipeline has no fit */
     float *pt, *phi, *eta, *d0, *z0; /* as tm_starts_t */
     int8_t *charge;                  /* 0: none */

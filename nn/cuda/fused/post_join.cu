@@ -6,7 +6,7 @@
 
 namespace cg = cooperative_groups;
 
-#define WARPS (TM_FUSED_POST_THREADS / TM_GPU_WARP)
+#define WARPS TM_FUSED_POST_WARPS
 #define NONE TM_FUSED_POST_NONE
 #define PARTNERS TM_FUSED_POST_PARTNERS
 #define PHI_CELLS TM_FUSED_POST_PHI_CELLS
@@ -23,39 +23,6 @@ namespace cg = cooperative_groups;
 typedef unsigned long long u64_t;
 
 /* ---- what chains look like, and by cells where they start ---- */
-
-/* And nothing joined yet. */
-static __global__ void __launch_bounds__(TM_FUSED_POST_THREADS)
-    list_joinable(const tm_fused_post_work_t p) {
-    TM_FUSED_POST_ALL(i, p.counts->n_events * TM_FUSED_POST_EVENT_CELLS) {
-        p.b.cells[i] = 0;
-    }
-    TM_FUSED_POST_ALL(i, p.counts->n_tiles) {
-        if (p.tiles[i].event_first == i) {
-            p.b.event_numbers[i] = atomicAdd(&p.b.counts->n_events, 1u);
-        }
-    }
-    TM_FUSED_POST_ALL(i, p.b.chains) {
-        p.b.has_next[i] = p.b.has_prev[i] = 0;
-        p.b.best_score[i] = 0;
-        p.b.best_from[i] = NONE;
-    }
-    const uint32_t n = p.b.counts->n_rows;
-    for (uint32_t base = blockIdx.x * TM_FUSED_POST_THREADS; base < n;
-         base += gridDim.x * TM_FUSED_POST_THREADS) {
-        const uint32_t i = base + threadIdx.x;
-        uint32_t end = i;
-        if (i < n && (i == 0 || p.b.last[i - 1])) {
-            while (!p.b.last[end++]) {
-            }
-        }
-        const bool joinable = end - i >= TM_FIT_POINTS_MIN;
-        const uint32_t at = tm_fused_post_place(joinable, &p.b.counts->n_chains);
-        if (joinable) {
-            p.b.chain[at] = make_uint2(i, end);
-        }
-    }
-}
 
 static __device__ uint32_t clamp_cell(double cell, uint32_t cells) {
     return !(cell > 0) ? 0 : cell >= cells ? cells - 1 : (uint32_t)cell;
@@ -84,54 +51,77 @@ static __device__ uint32_t event_of(const tm_fused_post_work_t &p, uint32_t row)
     return p.b.event_numbers[p.tiles[low].event_first];
 }
 
-static __global__ void __launch_bounds__(TM_FUSED_POST_THREADS)
-    describe(const tm_fused_post_work_t p) {
-    TM_FUSED_POST_ALL(c, p.b.counts->n_chains) {
-        const uint2 chain = p.b.chain[c];
-        const uint32_t first = p.b.rows[chain.x];
-        const uint32_t last = p.b.rows[chain.y - 1];
-        tm_fused_shape_t s = {};
-        tm_fit_t fit;
-        s.first = first;
-        s.cell = NONE;
-        if (tm_fused_fit::helix(p.rules,
-                                tm_fused_post_run(p, p.b.rows + chain.x, chain.y - chain.x), NULL,
-                                INFINITY, &fit)) {
-            s.curvature = fit.curvature;
-            s.cot_theta = fit.cot_theta;
-            s.phi_start = (double)p.row_place[first].y;
-            s.phi_end = (double)p.row_place[last].y;
-            s.rho_start = p.rho[first];
-            s.rho_end = p.rho[last];
-            const uint32_t event = p.counts->n_events > 1 ? event_of(p, first) : 0;
-            s.cell = event * TM_FUSED_POST_EVENT_CELLS +
-                     phi_cell(s.phi_start) * TM_FUSED_POST_CELL_ROW + eta_cell(s.cot_theta);
-            atomicAdd(&p.b.cells[s.cell], 1u);
+static __device__ void describe_one(const tm_fused_post_work_t &p, uint32_t c,
+                                    const tm_fit_t *fit) {
+    const uint2 chain = p.b.chain[c];
+    const uint32_t first = p.b.rows[chain.x];
+    const uint32_t last = p.b.rows[chain.y - 1];
+    tm_fused_shape_t s = {};
+    s.first = first;
+    s.cell = NONE;
+    if (fit) {
+        s.curvature = fit->curvature;
+        s.cot_theta = fit->cot_theta;
+        s.phi_start = (double)p.row_place[first].y;
+        s.phi_end = (double)p.row_place[last].y;
+        s.rho_start = p.rho[first];
+        s.rho_end = p.rho[last];
+        const uint32_t event = p.counts->n_events > 1 ? event_of(p, first) : 0;
+        s.cell = event * TM_FUSED_POST_EVENT_CELLS +
+                 phi_cell(s.phi_start) * TM_FUSED_POST_CELL_ROW + eta_cell(s.cot_theta);
+        atomicAdd(&p.b.cells[s.cell], 1u);
+    }
+    p.b.shape[c] = s;
+}
+
+static __device__ void describe(const tm_fused_post_work_t &p) {
+    __shared__ tm_fused_post_exchange_t exchange[TM_FUSED_POST_GROUPS];
+    const uint32_t n = p.b.counts->n_chains;
+    for (uint32_t base = tm_fused_post_warp() * TM_FUSED_FIT_GROUPS; base < n;
+         base += tm_fused_post_warps() * TM_FUSED_FIT_GROUPS) {
+        const uint32_t c = base + tm_fused_post_lane() / TM_FUSED_FIT_LANES;
+        const uint2 chain = c < n ? p.b.chain[c] : make_uint2(0, 0);
+        tm_fit_t fit = {};
+        const bool good = tm_fused_fit::group_helix(
+            p.rules, tm_fused_post_run(p, p.b.rows + chain.x, chain.y - chain.x), NULL, INFINITY,
+            &exchange[threadIdx.x / TM_FUSED_FIT_LANES], &fit);
+        if (c < n && threadIdx.x % TM_FUSED_FIT_LANES == 0) {
+            describe_one(p, c, good ? &fit : NULL);
         }
-        p.b.shape[c] = s;
     }
 }
 
-/* From how many are in a cell to where they end, with the cells of a phi in one piece, anywhere. */
-static __global__ void __launch_bounds__(TM_FUSED_POST_THREADS)
-    place_cells(const tm_fused_post_work_t p) {
-    TM_FUSED_POST_ALL(row, p.counts->n_events * PHI_CELLS) {
+/* From how many are in a cell to where they end, with the cells of a phi in one piece, anywhere. A warp
+ * per phi. */
+static __device__ void place_cells(const tm_fused_post_work_t &p) {
+    const uint32_t lane = tm_fused_post_lane();
+    for (uint32_t row = tm_fused_post_warp(); row < p.counts->n_events * PHI_CELLS;
+         row += tm_fused_post_warps()) {
         uint32_t *cell = p.b.cells + (size_t)row * TM_FUSED_POST_CELL_ROW;
-        uint32_t total = 0;
-        for (uint32_t k = 0; k < ETA_CELLS; k++) {
-            total += cell[k];
+        const uint32_t low = cell[2 * lane];
+        const uint32_t high = cell[2 * lane + 1];
+        uint32_t upto = low + high;
+        for (uint32_t step = 1; step < TM_GPU_WARP; step *= 2) {
+            const uint32_t other =
+                __shfl_sync(TM_GPU_WARP_MASK, upto, (int)(lane >= step ? lane - step : 0));
+            upto += lane >= step ? other : 0;
         }
-        uint32_t at = total > 0 ? atomicAdd(&p.b.counts->n_members, total) : 0;
-        for (uint32_t k = 0; k < ETA_CELLS; k++) {
-            at += cell[k];
-            cell[k] = at;
+        const uint32_t total = __shfl_sync(TM_GPU_WARP_MASK, upto, TM_GPU_WARP - 1);
+        uint32_t at = 0;
+        if (lane == 0 && total > 0) {
+            at = atomicAdd(&p.b.counts->n_members, total);
         }
-        cell[ETA_CELLS] = at;
+        at = __shfl_sync(TM_GPU_WARP_MASK, at, 0);
+        cell[2 * lane] = at + upto - high;
+        cell[2 * lane + 1] = at + upto;
+        if (lane == 0) {
+            cell[ETA_CELLS] = at + total;
+        }
     }
 }
+static_assert(ETA_CELLS == 2 * TM_GPU_WARP, "a lane has two cells");
 
-static __global__ void __launch_bounds__(TM_FUSED_POST_THREADS)
-    fill_cells(const tm_fused_post_work_t p) {
+static __device__ void fill_cells(const tm_fused_post_work_t &p) {
     TM_FUSED_POST_ALL(c, p.b.counts->n_chains) {
         const uint32_t cell = p.b.shape[c].cell;
         if (cell != NONE) {
@@ -151,7 +141,7 @@ static __device__ double score_of(const tm_fused_post_work_t &p, uint32_t a, uin
     const tm_fused_run_t run = {p.b.place, p.b.rows + chain_a.y - n_a, p.b.rows + chain_b.x, n_a,
                                 n_a + n_b};
     tm_fit_t fit;
-    if (!tm_fused_fit::helix(rules, run, NULL, (double)rules.join.chi2, &fit)) {
+    if (!tm_fused_fit::helix(rules, run, (double)rules.join.chi2, &fit)) {
         return -INFINITY;
     }
     const double circle = fit.chi2_circle / (n_a + n_b - 3);
@@ -227,8 +217,7 @@ static __device__ void try_partners(const tm_fused_post_work_t &p, uint32_t a, u
     __syncwarp();
 }
 
-static __global__ void __launch_bounds__(TM_FUSED_POST_THREADS)
-    find_partners(const tm_fused_post_work_t p) {
+static __device__ void find_partners(const tm_fused_post_work_t &p) {
     __shared__ best_t bests[WARPS];
     __shared__ uint32_t queues[WARPS][2 * TM_GPU_WARP]; /* chains to try, so that all lanes do */
     const uint32_t lane = threadIdx.x % TM_GPU_WARP;
@@ -241,9 +230,6 @@ static __global__ void __launch_bounds__(TM_FUSED_POST_THREADS)
          a += gridDim.x * WARPS) {
         const tm_fused_shape_t s = p.b.shape[a];
         if (s.cell == NONE) {
-            if (lane == 0) {
-                p.b.n_partners[a] = 0;
-            }
             continue;
         }
         if (lane == 0) {
@@ -281,8 +267,9 @@ static __global__ void __launch_bounds__(TM_FUSED_POST_THREADS)
             p.b.scores[(size_t)a * PARTNERS + lane] = best->score[lane];
             p.b.partners[(size_t)a * PARTNERS + lane] = best->to[lane];
         }
-        if (lane == 0) {
+        if (lane == 0 && best->n > 0) {
             p.b.n_partners[a] = best->n;
+            p.b.active[atomicAdd(&p.b.counts->n_active, 1u)] = a;
         }
         __syncwarp();
     }
@@ -300,54 +287,73 @@ static __device__ u64_t score_bits(double score) {
     return bits.u;
 }
 
-/* What the CPU takes from the best pair down: by score, then first rows. */
-static __global__ void __launch_bounds__(TM_FUSED_POST_THREADS, TM_FUSED_POST_COOPERATIVE_BLOCKS)
-    match(const tm_fused_post_work_t p) {
-    cg::grid_group grid = cg::this_grid();
-    const uint32_t n = p.b.counts->n_chains;
+/* What the CPU takes from the best pair down: by score, then first rows. A round ends with a wait for
+ * the grid, with one more where a chain was offered equal scores. */
+static __device__ void match(const tm_fused_post_work_t &p, const cg::grid_group &grid) {
+    const uint32_t n = p.b.counts->n_active;
     for (uint32_t round = 0;; round++) {
         u64_t *best = p.b.best_score + (size_t)(round % 2) * p.b.chains;
-        uint32_t *from = p.b.best_from + (size_t)(round % 2) * p.b.chains;
         u64_t *next_best = p.b.best_score + (size_t)((round + 1) % 2) * p.b.chains;
+        uint32_t *from = p.b.best_from + (size_t)(round % 2) * p.b.chains;
         uint32_t *next_from = p.b.best_from + (size_t)((round + 1) % 2) * p.b.chains;
-        TM_FUSED_POST_ALL(a, n) {
+        bool chose = false;
+        bool tied = false;
+        TM_FUSED_POST_ALL(i, n) {
+            const uint32_t a = p.b.active[i];
             const uint32_t n_to = p.b.has_next[a] ? 0 : p.b.n_partners[a];
             uint32_t choice = NONE;
             for (uint32_t k = n_to; k-- > 0;) {
                 const uint32_t to = p.b.partners[(size_t)a * PARTNERS + k];
+                const u64_t score = score_bits(p.b.scores[(size_t)a * PARTNERS + k]);
                 if (!p.b.has_prev[to]) {
                     choice = k;
-                    atomicMax(&best[to], score_bits(p.b.scores[(size_t)a * PARTNERS + k]));
+                    chose = true;
+                    tied |= atomicMax(&best[to], score) == score;
                 }
             }
             p.b.choice[a] = choice;
+        }
+        TM_FUSED_POST_ALL(a, p.b.counts->n_chains) {
             next_best[a] = 0;
             next_from[a] = NONE;
         }
         if (blockIdx.x == 0 && threadIdx.x == 0) {
-            p.b.counts->joined[(round + 1) % 3] = 0;
+            p.b.counts->chosen[(round + 1) % 3] = p.b.counts->tied[(round + 1) % 3] = 0;
+        }
+        if (__syncthreads_or(chose) && threadIdx.x == 0) {
+            atomicOr(&p.b.counts->chosen[round % 3], 1u);
+        }
+        if (__syncthreads_or(tied) && threadIdx.x == 0) {
+            atomicOr(&p.b.counts->tied[round % 3], 1u);
         }
         grid.sync();
-        TM_FUSED_POST_ALL(a, n) { /* of equal scores the one that begins first */
-            const uint32_t n_to = p.b.choice[a] != NONE ? p.b.n_partners[a] : 0;
-            for (uint32_t k = 0; k < n_to; k++) {
-                const uint32_t to = p.b.partners[(size_t)a * PARTNERS + k];
-                if (!p.b.has_prev[to] &&
-                    best[to] == score_bits(p.b.scores[(size_t)a * PARTNERS + k])) {
-                    atomicMin(&from[to], p.b.shape[a].first);
+        if (*(volatile uint32_t *)&p.b.counts->chosen[round % 3] == 0) {
+            break;
+        }
+        const bool ties = *(volatile uint32_t *)&p.b.counts->tied[round % 3] != 0;
+        if (ties) { /* of equal scores the one that begins first */
+            TM_FUSED_POST_ALL(i, n) {
+                const uint32_t a = p.b.active[i];
+                const uint32_t n_to = p.b.choice[a] != NONE ? p.b.n_partners[a] : 0;
+                for (uint32_t k = 0; k < n_to; k++) {
+                    const uint32_t to = p.b.partners[(size_t)a * PARTNERS + k];
+                    if (!p.b.has_prev[to] &&
+                        best[to] == score_bits(p.b.scores[(size_t)a * PARTNERS + k])) {
+                        atomicMin(&from[to], p.b.shape[a].first);
+                    }
                 }
             }
+            grid.sync();
         }
-        grid.sync();
-        bool took = false;
-        TM_FUSED_POST_ALL(a, n) {
+        TM_FUSED_POST_ALL(i, n) {
+            const uint32_t a = p.b.active[i];
             const uint32_t k = p.b.choice[a];
             if (k == NONE) {
                 continue;
             }
             const uint32_t to = p.b.partners[(size_t)a * PARTNERS + k];
             const double score = p.b.scores[(size_t)a * PARTNERS + k];
-            if (best[to] == score_bits(score) && from[to] == p.b.shape[a].first) {
+            if (best[to] == score_bits(score) && (!ties || from[to] == p.b.shape[a].first)) {
                 const uint32_t end = p.b.rows[p.b.chain[a].y - 1];
                 const uint32_t start = p.b.shape[to].first;
                 p.b.has_next[a] = 1;
@@ -355,34 +361,32 @@ static __global__ void __launch_bounds__(TM_FUSED_POST_THREADS, TM_FUSED_POST_CO
                 p.b.next[end] = start;
                 p.b.prev[start] = end;
                 p.b.logit[end] = (float)score;
-                took = true;
             }
         }
-        if (__syncthreads_or(took) && threadIdx.x == 0) {
-            atomicOr(&p.b.counts->joined[round % 3], 1u);
-        }
         grid.sync();
-        if (*(volatile uint32_t *)&p.b.counts->joined[round % 3] == 0) {
-            break;
-        }
     }
+}
+
+static __global__ void __launch_bounds__(TM_FUSED_POST_THREADS, TM_FUSED_POST_BLOCKS)
+    join(const tm_fused_post_work_t p) {
+    cg::grid_group grid = cg::this_grid();
+    describe(p);
+    grid.sync();
+    place_cells(p);
+    grid.sync();
+    fill_cells(p);
+    grid.sync();
+    find_partners(p);
+    grid.sync();
+    match(p, grid);
 }
 
 /* ---- the host's part ---- */
 
 cudaError_t tm_fused_post_join(const tm_fused_context_t *c, const tm_fused_post_work_t *work) {
-    const int blocks = TM_FUSED_POST_BLOCKS * c->processors;
     tm_fused_post_work_t p = *work;
     void *arguments[] = {&p};
-    list_joinable<<<blocks, TM_FUSED_POST_THREADS, 0, c->stream>>>(p);
-    describe<<<blocks, TM_FUSED_POST_THREADS, 0, c->stream>>>(p);
-    place_cells<<<blocks, TM_FUSED_POST_THREADS, 0, c->stream>>>(p);
-    fill_cells<<<blocks, TM_FUSED_POST_THREADS, 0, c->stream>>>(p);
-    find_partners<<<blocks, TM_FUSED_POST_THREADS, 0, c->stream>>>(p);
-    const cudaError_t error = cudaGetLastError();
-    return error != cudaSuccess
-               ? error
-               : cudaLaunchCooperativeKernel((const void *)match,
-                                             dim3(TM_FUSED_POST_COOPERATIVE_BLOCKS * c->processors),
-                                             dim3(TM_FUSED_POST_THREADS), arguments, 0, c->stream);
+    return cudaLaunchCooperativeKernel((const void *)join,
+                                       dim3(tm_fused_post_blocks(c->processors)),
+                                       dim3(TM_FUSED_POST_THREADS), arguments, 0, c->stream);
 }

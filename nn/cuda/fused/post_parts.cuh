@@ -5,13 +5,12 @@
 #ifndef TM_NN_CUDA_FUSED_POST_PARTS_CUH
 #define TM_NN_CUDA_FUSED_POST_PARTS_CUH
 
-#include <cub/block/block_scan.cuh>
-
 #include "nn/cuda/fused/post_fit.cuh"
 
-#define TM_FUSED_POST_THREADS 256          /* of a block */
-#define TM_FUSED_POST_BLOCKS 4             /* per processor */
-#define TM_FUSED_POST_COOPERATIVE_BLOCKS 2 /* … that wait for each other */
+#define TM_FUSED_POST_THREADS 256 /* of a block */
+#define TM_FUSED_POST_WARPS (TM_FUSED_POST_THREADS / TM_GPU_WARP)
+#define TM_FUSED_POST_GROUPS (TM_FUSED_POST_THREADS / TM_FUSED_FIT_LANES)
+#define TM_FUSED_POST_BLOCKS 2 /* per processor */
 #define TM_FUSED_POST_PHI_CELLS 64
 #define TM_FUSED_POST_ETA_CELLS 64
 #define TM_FUSED_POST_CELL_ROW (TM_FUSED_POST_ETA_CELLS + 1) /* one more: where the last one ends */
@@ -38,27 +37,31 @@ typedef struct {
     for (uint32_t i = blockIdx.x * TM_FUSED_POST_THREADS + threadIdx.x; i < (n); \
          i += gridDim.x * TM_FUSED_POST_THREADS)
 
-/* A place for each thread's items behind *counter. All threads of a block call it together. */
-static __device__ inline uint32_t tm_fused_post_place(uint32_t mine, uint32_t *counter) {
-    typedef cub::BlockScan<uint32_t, TM_FUSED_POST_THREADS> scan_t;
-    __shared__ typename scan_t::TempStorage memory;
-    __shared__ uint32_t base;
-    const auto add = [](uint32_t a, uint32_t b) { return a + b; };
-    uint32_t before = 0;
-    uint32_t total = 0;
-    scan_t(memory).ExclusiveScan(mine, before, 0u, add, total);
-    if (threadIdx.x == 0) {
-        base = total > 0 ? atomicAdd(counter, total) : 0;
-    }
-    __syncthreads();
-    before += base;
-    __syncthreads();
-    return before;
-}
-
 static __device__ inline tm_fused_run_t tm_fused_post_run(const tm_fused_post_work_t &p,
                                                           const uint32_t *rows, uint32_t n) {
     return {p.b.place, rows, NULL, n, n};
+}
+
+/* What the groups of a thread's warp share, of a block's. */
+typedef tm_fused_fit::exchange_t tm_fused_post_exchange_t;
+
+static __device__ inline uint32_t tm_fused_post_lane(void) {
+    return threadIdx.x % TM_GPU_WARP;
+}
+
+/* The number of the warp in the grid, and how many there are. */
+static __device__ inline uint32_t tm_fused_post_warp(void) {
+    return blockIdx.x * TM_FUSED_POST_WARPS + threadIdx.x / TM_GPU_WARP;
+}
+
+static __device__ inline uint32_t tm_fused_post_warps(void) {
+    return gridDim.x * TM_FUSED_POST_WARPS;
+}
+
+/* Blocks that can wait for each other: all kernels here have so many. */
+static inline uint32_t tm_fused_post_blocks(int processors) {
+    const uint32_t blocks = TM_FUSED_POST_BLOCKS * (uint32_t)processors;
+    return blocks < TM_FUSED_POST_BLOCKS_MAX ? blocks : TM_FUSED_POST_BLOCKS_MAX;
 }
 
 /* post_join.cu: chains → more links between them. Launches only. */
