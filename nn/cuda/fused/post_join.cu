@@ -9,6 +9,7 @@ namespace cg = cooperative_groups;
 #define WARPS TM_FUSED_POST_WARPS
 #define NONE TM_FUSED_POST_NONE
 #define PARTNERS TM_FUSED_POST_PARTNERS
+#define FEW (2 * TM_FUSED_FIT_GROUPS) /* fits that groups do sooner than lanes */
 #define PHI_CELLS TM_FUSED_POST_PHI_CELLS
 #define ETA_CELLS TM_FUSED_POST_ETA_CELLS
 
@@ -74,8 +75,7 @@ static __device__ void describe_one(const tm_fused_post_work_t &p, uint32_t c,
     p.b.shape[c] = s;
 }
 
-static __device__ void describe(const tm_fused_post_work_t &p) {
-    __shared__ tm_fused_post_exchange_t exchange[TM_FUSED_POST_GROUPS];
+static __device__ void describe(const tm_fused_post_work_t &p, tm_fused_post_exchange_t *exchange) {
     const uint32_t n = p.b.counts->n_chains;
     for (uint32_t base = tm_fused_post_warp() * TM_FUSED_FIT_GROUPS; base < n;
          base += tm_fused_post_warps() * TM_FUSED_FIT_GROUPS) {
@@ -84,11 +84,22 @@ static __device__ void describe(const tm_fused_post_work_t &p) {
         tm_fit_t fit = {};
         const bool good = tm_fused_fit::group_helix(
             p.rules, tm_fused_post_run(p, p.b.rows + chain.x, chain.y - chain.x), NULL, INFINITY,
-            &exchange[threadIdx.x / TM_FUSED_FIT_LANES], &fit);
+            exchange, &fit);
         if (c < n && threadIdx.x % TM_FUSED_FIT_LANES == 0) {
             describe_one(p, c, good ? &fit : NULL);
         }
     }
+}
+
+/* The sum over the lanes up to this one. */
+static __device__ uint32_t add_up_to(uint32_t mine) {
+    const uint32_t lane = tm_fused_post_lane();
+    for (uint32_t step = 1; step < TM_GPU_WARP; step *= 2) {
+        const uint32_t other =
+            __shfl_sync(TM_GPU_WARP_MASK, mine, (int)(lane >= step ? lane - step : 0));
+        mine += lane >= step ? other : 0;
+    }
+    return mine;
 }
 
 /* From how many are in a cell to where they end, with the cells of a phi in one piece, anywhere. A warp
@@ -100,12 +111,7 @@ static __device__ void place_cells(const tm_fused_post_work_t &p) {
         uint32_t *cell = p.b.cells + (size_t)row * TM_FUSED_POST_CELL_ROW;
         const uint32_t low = cell[2 * lane];
         const uint32_t high = cell[2 * lane + 1];
-        uint32_t upto = low + high;
-        for (uint32_t step = 1; step < TM_GPU_WARP; step *= 2) {
-            const uint32_t other =
-                __shfl_sync(TM_GPU_WARP_MASK, upto, (int)(lane >= step ? lane - step : 0));
-            upto += lane >= step ? other : 0;
-        }
+        const uint32_t upto = add_up_to(low + high);
         const uint32_t total = __shfl_sync(TM_GPU_WARP_MASK, upto, TM_GPU_WARP - 1);
         uint32_t at = 0;
         if (lane == 0 && total > 0) {
@@ -132,20 +138,20 @@ static __device__ void fill_cells(const tm_fused_post_work_t &p) {
 
 /* ---- continuations, a warp per chain ---- */
 
-static __device__ double score_of(const tm_fused_post_work_t &p, uint32_t a, uint32_t b) {
-    const tm_fused_rules_t &rules = p.rules;
+/* The end of chain a and the beginning of chain b. */
+static __device__ tm_fused_run_t joint_of(const tm_fused_post_work_t &p, uint32_t a, uint32_t b) {
     const uint2 chain_a = p.b.chain[a];
     const uint2 chain_b = p.b.chain[b];
-    const uint32_t n_a = min(chain_a.y - chain_a.x, rules.fit.ends);
-    const uint32_t n_b = min(chain_b.y - chain_b.x, rules.fit.ends);
-    const tm_fused_run_t run = {p.b.place, p.b.rows + chain_a.y - n_a, p.b.rows + chain_b.x, n_a,
-                                n_a + n_b};
-    tm_fit_t fit;
-    if (!tm_fused_fit::helix(rules, run, (double)rules.join.chi2, &fit)) {
-        return -INFINITY;
-    }
-    const double circle = fit.chi2_circle / (n_a + n_b - 3);
-    const double line = fit.chi2_line / (n_a + n_b - 2);
+    const uint32_t n_a = min(chain_a.y - chain_a.x, p.rules.fit.ends);
+    const uint32_t n_b = min(chain_b.y - chain_b.x, p.rules.fit.ends);
+    return {p.b.place, p.b.rows + chain_a.y - n_a, p.b.rows + chain_b.x, n_a, n_a + n_b};
+}
+
+static __device__ double score_of(const tm_fused_post_work_t &p, uint32_t a, uint32_t b,
+                                  const tm_fit_t &fit) {
+    const tm_fused_rules_t &rules = p.rules;
+    const double circle = fit.chi2_circle / (fit.n - 3);
+    const double line = fit.chi2_line / (fit.n - 2);
     double pt = tm_fused_fit::pt_of(rules, fit.curvature);
     pt = pt < PT_TOP_GEV ? pt : PT_TOP_GEV;
     const double per_sin2 = 1 + fit.cot_theta * fit.cot_theta;
@@ -201,10 +207,9 @@ static __device__ void keep(best_t *best, double score, uint32_t to, uint32_t fi
     }
 }
 
-/* Each lane with a chain, not NONE, tries it as the continuation of a. */
-static __device__ void try_partners(const tm_fused_post_work_t &p, uint32_t a, uint32_t to,
-                                    best_t *best) {
-    const double score = to != NONE ? score_of(p, a, to) : -INFINITY;
+/* Each lane with a score above 0 offers its chain. */
+static __device__ void offer(const tm_fused_post_work_t &p, double score, uint32_t to,
+                             best_t *best) {
     uint32_t found = __ballot_sync(TM_GPU_WARP_MASK, score > 0);
     for (; found != 0; found &= found - 1) {
         const int lane = __ffs((int)found) - 1;
@@ -217,17 +222,46 @@ static __device__ void try_partners(const tm_fused_post_work_t &p, uint32_t a, u
     __syncwarp();
 }
 
-static __device__ void find_partners(const tm_fused_post_work_t &p) {
+/* The chains of a queue, at most one per lane, as continuations of a: by lanes if there are many, by
+ * groups of lanes if that is sooner done. */
+static __device__ void try_partners(const tm_fused_post_work_t &p, uint32_t a,
+                                    const uint32_t *queue, uint32_t n,
+                                    tm_fused_post_exchange_t *exchange, best_t *best) {
+    const uint32_t lane = tm_fused_post_lane();
+    const double limit = (double)p.rules.join.chi2;
+    if (n > FEW) {
+        const uint32_t to = lane < n ? queue[lane] : NONE;
+        tm_fit_t fit;
+        const bool good =
+            to != NONE && tm_fused_fit::helix(p.rules, joint_of(p, a, to), limit, &fit);
+        offer(p, good ? score_of(p, a, to, fit) : -INFINITY, to, best);
+        return;
+    }
+    for (uint32_t base = 0; base < n; base += TM_FUSED_FIT_GROUPS) {
+        const uint32_t k = base + lane / TM_FUSED_FIT_LANES;
+        const uint32_t to = k < n ? queue[k] : NONE;
+        tm_fused_run_t run = {};
+        if (to != NONE) {
+            run = joint_of(p, a, to);
+        }
+        tm_fit_t fit = {};
+        const bool good = tm_fused_fit::group_helix(p.rules, run, NULL, limit, exchange, &fit);
+        const double score = good ? score_of(p, a, to, fit) : -INFINITY;
+        offer(p, lane % TM_FUSED_FIT_LANES == 0 ? score : -INFINITY, to, best);
+    }
+}
+
+static __device__ void find_partners(const tm_fused_post_work_t &p,
+                                     tm_fused_post_exchange_t *exchange) {
     __shared__ best_t bests[WARPS];
     __shared__ uint32_t queues[WARPS][2 * TM_GPU_WARP]; /* chains to try, so that all lanes do */
-    const uint32_t lane = threadIdx.x % TM_GPU_WARP;
+    const uint32_t lane = tm_fused_post_lane();
     const uint32_t below = (1u << lane) - 1;
     best_t *best = &bests[threadIdx.x / TM_GPU_WARP];
     uint32_t *queue = queues[threadIdx.x / TM_GPU_WARP];
     const uint32_t n = p.b.counts->n_chains;
     const uint32_t n_phi = min(2 * p.around + 1, (uint32_t)PHI_CELLS);
-    for (uint32_t a = blockIdx.x * WARPS + threadIdx.x / TM_GPU_WARP; a < n;
-         a += gridDim.x * WARPS) {
+    for (uint32_t a = tm_fused_post_warp(); a < n; a += tm_fused_post_warps()) {
         const tm_fused_shape_t s = p.b.shape[a];
         if (s.cell == NONE) {
             continue;
@@ -243,12 +277,27 @@ static __device__ void find_partners(const tm_fused_post_work_t &p) {
         const uint32_t *cells =
             p.b.cells + s.cell / TM_FUSED_POST_EVENT_CELLS * TM_FUSED_POST_EVENT_CELLS;
         uint32_t waiting = 0;
-        for (uint32_t i = 0; i < n_phi; i++) {
-            const uint32_t *row =
-                cells + (middle + PHI_CELLS - p.around + i) % PHI_CELLS * TM_FUSED_POST_CELL_ROW;
-            const uint32_t end = row[eta_high + 1];
-            for (uint32_t base = row[eta_low]; base < end; base += TM_GPU_WARP) {
-                const uint32_t b = base + lane < end ? p.b.members[base + lane] : NONE;
+        for (uint32_t first = 0; first < n_phi; first += TM_GPU_WARP) { /* a lane per phi */
+            uint32_t begin = 0;
+            uint32_t count = 0;
+            if (first + lane < n_phi) {
+                const uint32_t phi = (middle + PHI_CELLS - p.around + first + lane) % PHI_CELLS;
+                const uint32_t *row = cells + phi * TM_FUSED_POST_CELL_ROW;
+                begin = row[eta_low];
+                count = row[eta_high + 1] - begin;
+            }
+            const uint32_t upto = add_up_to(count);
+            const uint32_t total = __shfl_sync(TM_GPU_WARP_MASK, upto, TM_GPU_WARP - 1);
+            for (uint32_t base = 0; base < total; base += TM_GPU_WARP) {
+                const uint32_t k = base + lane;
+                uint32_t from = 0; /* the lane that has the k-th */
+                for (uint32_t step = TM_GPU_WARP / 2; step > 0; step /= 2) {
+                    from +=
+                        __shfl_sync(TM_GPU_WARP_MASK, upto, (int)(from + step - 1)) <= k ? step : 0;
+                }
+                const uint32_t its_end = __shfl_sync(TM_GPU_WARP_MASK, begin + count, (int)from);
+                const uint32_t its_upto = __shfl_sync(TM_GPU_WARP_MASK, upto, (int)from);
+                const uint32_t b = k < total ? p.b.members[its_end - its_upto + k] : NONE;
                 const bool take = b != NONE && b != a && near(p, s, p.b.shape[b]);
                 const uint32_t takers = __ballot_sync(TM_GPU_WARP_MASK, take);
                 if (take) {
@@ -258,11 +307,11 @@ static __device__ void find_partners(const tm_fused_post_work_t &p) {
                 __syncwarp();
                 if (waiting >= TM_GPU_WARP) {
                     waiting -= TM_GPU_WARP;
-                    try_partners(p, a, queue[waiting + lane], best);
+                    try_partners(p, a, queue + waiting, TM_GPU_WARP, exchange, best);
                 }
             }
         }
-        try_partners(p, a, lane < waiting ? queue[lane] : NONE, best);
+        try_partners(p, a, queue, waiting, exchange, best);
         if (lane < best->n) {
             p.b.scores[(size_t)a * PARTNERS + lane] = best->score[lane];
             p.b.partners[(size_t)a * PARTNERS + lane] = best->to[lane];
@@ -369,14 +418,16 @@ static __device__ void match(const tm_fused_post_work_t &p, const cg::grid_group
 
 static __global__ void __launch_bounds__(TM_FUSED_POST_THREADS, TM_FUSED_POST_BLOCKS)
     join(const tm_fused_post_work_t p) {
+    __shared__ tm_fused_post_exchange_t exchanges[TM_FUSED_POST_GROUPS];
+    tm_fused_post_exchange_t *exchange = &exchanges[threadIdx.x / TM_FUSED_FIT_LANES];
     cg::grid_group grid = cg::this_grid();
-    describe(p);
+    describe(p, exchange);
     grid.sync();
     place_cells(p);
     grid.sync();
     fill_cells(p);
     grid.sync();
-    find_partners(p);
+    find_partners(p, exchange);
     grid.sync();
     match(p, grid);
 }
