@@ -13,6 +13,7 @@ namespace cg = cooperative_groups;
 
 #define THREADS 512
 #define BLOCKS_PER_PROCESSOR 2
+#define HELD 4                   /* edges of a thread in registers */
 #define SCORE_UNIT 34359738368.0 /* 2^35, as in nn/cuda/tracks.cu */
 
 typedef enum { DROPPED, CANDIDATE, TAKEN } edge_state_t;
@@ -70,30 +71,73 @@ static __device__ void join(uint32_t *parent, uint32_t i, uint32_t j) {
     }
 }
 
-/* Rounds of mutual best edges, until one takes nothing. */
+/* An edge of a thread while it is in question. The first few of a thread's stay in registers. */
+typedef struct {
+    uint32_t src, dst;
+    float logit;
+    bool candidate;
+} edge_t;
+
+static __device__ edge_t read_edge(const tracks_t &t, uint32_t i, uint32_t m) {
+    edge_t e = {};
+    if (i < m) {
+        e = {t.src[i], t.dst[i], t.logits[i], t.edge_states[i] == CANDIDATE};
+    }
+    return e;
+}
+
+/* Whether the edge is still in question: then it stands for election at both ends. */
+static __device__ bool stand(const tracks_t &t, u64_t *best_out, u64_t *best_in, uint32_t i,
+                             edge_t *e) {
+    if (!e->candidate) {
+        return false;
+    }
+    if (t.has_edge[e->src] || t.has_edge[t.points + e->dst]) {
+        t.edge_states[i] = DROPPED;
+        e->candidate = false;
+        return false;
+    }
+    const u64_t key = edge_key(e->logit, i);
+    atomicMax(&best_out[e->src], key);
+    atomicMax(&best_in[e->dst], key);
+    return true;
+}
+
+static __device__ void take_if_best(const tracks_t &t, const u64_t *best_out, const u64_t *best_in,
+                                    uint32_t i, edge_t *e) {
+    if (e->candidate) {
+        const u64_t key = edge_key(e->logit, i);
+        if (best_out[e->src] == key && best_in[e->dst] == key) {
+            t.edge_states[i] = TAKEN;
+            t.has_edge[e->src] = 1;
+            t.has_edge[t.points + e->dst] = 1;
+            e->candidate = false;
+        }
+    }
+}
+
+/* Rounds of mutual best edges, until none is left. Each round takes the best of all that are left. */
 static __device__ void take_best_edges(const tracks_t &t, uint32_t n, uint32_t m,
                                        cg::grid_group grid) {
     const uint32_t first = blockIdx.x * THREADS + threadIdx.x;
     const uint32_t stride = gridDim.x * THREADS;
-    uint8_t *outgoing = t.has_edge;
-    uint8_t *incoming = t.has_edge + t.points;
+    edge_t held[HELD];
+#pragma unroll
+    for (uint32_t k = 0; k < HELD; k++) {
+        held[k] = read_edge(t, first + k * stride, m);
+    }
     for (uint32_t round = 0;; round++) {
         u64_t *best_out = t.best + (size_t)(round % 2) * 2 * t.points;
         u64_t *best_in = best_out + t.points;
         u64_t *next = t.best + (size_t)((round + 1) % 2) * 2 * t.points;
-        for (uint32_t i = first; i < m; i += stride) {
-            if (t.edge_states[i] != CANDIDATE) {
-                continue;
-            }
-            uint32_t a = t.src[i];
-            uint32_t b = t.dst[i];
-            if (outgoing[a] || incoming[b]) {
-                t.edge_states[i] = DROPPED;
-                continue;
-            }
-            u64_t key = edge_key(t.logits[i], i);
-            atomicMax(&best_out[a], key);
-            atomicMax(&best_in[b], key);
+        bool left = false;
+#pragma unroll
+        for (uint32_t k = 0; k < HELD; k++) {
+            left |= stand(t, best_out, best_in, first + k * stride, &held[k]);
+        }
+        for (uint32_t i = first + HELD * stride; i < m; i += stride) {
+            edge_t e = read_edge(t, i, m);
+            left |= stand(t, best_out, best_in, i, &e);
         }
         for (uint32_t i = first; i < n; i += stride) {
             next[i] = 0;
@@ -102,29 +146,22 @@ static __device__ void take_best_edges(const tracks_t &t, uint32_t n, uint32_t m
         if (first == 0) {
             t.counts->taken[(round + 1) % 3] = 0;
         }
-        grid.sync();
-        bool took = false;
-        for (uint32_t i = first; i < m; i += stride) {
-            if (t.edge_states[i] != CANDIDATE) {
-                continue;
-            }
-            uint32_t a = t.src[i];
-            uint32_t b = t.dst[i];
-            u64_t key = edge_key(t.logits[i], i);
-            if (best_out[a] == key && best_in[b] == key) {
-                t.edge_states[i] = TAKEN;
-                outgoing[a] = 1;
-                incoming[b] = 1;
-                took = true;
-            }
-        }
-        if (__syncthreads_or(took) && threadIdx.x == 0) {
+        if (__syncthreads_or(left) && threadIdx.x == 0) {
             atomicOr(&t.counts->taken[round % 3], 1u);
         }
         grid.sync();
         if (*(volatile uint32_t *)&t.counts->taken[round % 3] == 0) {
             break;
         }
+#pragma unroll
+        for (uint32_t k = 0; k < HELD; k++) {
+            take_if_best(t, best_out, best_in, first + k * stride, &held[k]);
+        }
+        for (uint32_t i = first + HELD * stride; i < m; i += stride) {
+            edge_t e = read_edge(t, i, m);
+            take_if_best(t, best_out, best_in, i, &e);
+        }
+        grid.sync();
     }
 }
 
