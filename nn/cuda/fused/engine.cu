@@ -459,6 +459,11 @@ tm_status_t tm_fused_open(tm_gpu_t *gpu, tm_fused_t **out, tm_error_t *err) {
                         cudaDeviceGetAttribute(&fused->context.processors,
                                                cudaDevAttrMultiProcessorCount, gpu->ordinal),
                         "asking the GPU", err));
+    int major = 0;
+    TM_TRY(tm_gpu_check(
+        gpu, cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, gpu->ordinal),
+        "asking the GPU", err));
+    fused->context.launch_early = major >= 9;
     for (int k = 0; k < MARKS; k++) {
         TM_TRY(tm_gpu_check(gpu, cudaEventCreate(&fused->mark[k]), "an event", err));
     }

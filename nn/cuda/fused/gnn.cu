@@ -14,19 +14,19 @@
  *
  * Node states are fp32 (and fp16 beside them, as the operand of the next product), tables, sums and
  * edge states fp16, all in lane order (mma.cuh). One block fills a processor: the weights are then
- * there once.
+ * there once, fetched while the last blocks of the kernel before still run.
  */
 #include "nn/cuda/fused/edges.cuh"
 
 #define ROWS TM_MMA_ROWS
 #define TABLES_MAX TM_FUSED_TABLES_MAX
 #define SUMS_THREADS 256
-#define SUMS_BLOCKS 8 /* per processor */
+#define SUMS_BLOCKS 6 /* per processor */
 #define SUMS_AHEAD 4  /* edges that are on their way at once */
 
 /* Warps of a block: as many as the registers of a processor take. */
-template <int H> constexpr int NODE_WARPS = H == 64 ? 20 : 8;
-template <int H> constexpr int EDGE_WARPS = H == 64 ? 20 : 8;
+template <int H> constexpr int NODE_WARPS = H == 64 ? 16 : 8;
+template <int H> constexpr int EDGE_WARPS = H == 64 ? 16 : 8;
 
 /* ---- sums over edges ---- */
 
@@ -55,6 +55,8 @@ template <int H>
 static __global__ void __launch_bounds__(SUMS_THREADS) sums(const __grid_constant__ sums_t a) {
     constexpr uint32_t LANES = H / 8; /* 16 bytes each */
     constexpr uint32_t NODES = SUMS_THREADS / LANES;
+    tm_ptx_let_others_begin();
+    tm_ptx_wait_for_others();
     const uint32_t n = a.counts->n_points;
     const uint32_t lane = threadIdx.x % LANES;
     const tm_fused_node_part_t part = a.part[blockIdx.y];
@@ -115,10 +117,6 @@ typedef struct {
         slot; /* where the tables go; the next two in the slots behind it, or from 0 on again */
 } nodes_t;
 
-template <int H> static __device__ float *state_of(float *x, uint32_t node) {
-    return x + (size_t)node * H + threadIdx.x % 4 * (H / 4);
-}
-
 /* Rows of H halves that a node MLP takes in. */
 template <int H> struct operand_t {
     uint32_t a[1][H / 16][4];
@@ -126,10 +124,10 @@ template <int H> struct operand_t {
     __device__ void load(const __half *from, size_t stride, const uint32_t (&node)[2]) {
 #pragma unroll
         for (int h = 0; h < 2; h++) {
-            const uint4 *row = (const uint4 *)(from + node[h] * stride + threadIdx.x % 4 * (H / 4));
+            const uint4 *row = (const uint4 *)(from + node[h] * stride) + threadIdx.x % 4;
 #pragma unroll
             for (int i = 0; i < H / 32; i++) {
-                const uint4 v = row[i];
+                const uint4 v = row[4 * i];
                 a[0][2 * i][h] = v.x;
                 a[0][2 * i][2 + h] = v.y;
                 a[0][2 * i + 1][h] = v.z;
@@ -181,12 +179,14 @@ static __global__ void __launch_bounds__(NODE_WARPS<H> *TM_GPU_WARP, 1)
     constexpr int WARPS = NODE_WARPS<H>;
     const int warp = threadIdx.x / TM_GPU_WARP;
     const int g = threadIdx.x % TM_GPU_WARP / 4;
-    const uint32_t n = a.counts->n_points;
     const tm_fused_mlp_t &mlp = a.net.mlp;
     constexpr int STEPS = H / TM_MMA_K;
     constexpr int PART = STEPS * (H / 16) * TM_GPU_WARP; /* uint4 of the weights of H inputs */
+    tm_ptx_let_others_begin();
     tm_fused_load_image((uint4 *)image, mlp);
     __syncthreads();
+    tm_ptx_wait_for_others();
+    const uint32_t n = a.counts->n_points;
     for (uint32_t first = (warp * gridDim.x + blockIdx.x) * ROWS; first < n;
          first += gridDim.x * WARPS * ROWS) {
         uint32_t node[2];
@@ -219,16 +219,16 @@ static __global__ void __launch_bounds__(NODE_WARPS<H> *TM_GPU_WARP, 1)
             rows.run_rest(image, mlp);
 #pragma unroll
             for (int h = 0; h < 2; h++) {
-                float4 *state = (float4 *)state_of<H>(a.x, node[h]);
+                float4 *state = (float4 *)(a.x + (size_t)node[h] * H) + threadIdx.x % 4;
 #pragma unroll
                 for (int i = 0; i < H / 16; i++) {
-                    float4 v = a.residual ? state[i] : make_float4(0, 0, 0, 0);
+                    float4 v = a.residual ? state[4 * i] : make_float4(0, 0, 0, 0);
                     v.x = rows.c[0][2 * i][2 * h] += v.x;
                     v.y = rows.c[0][2 * i][2 * h + 1] += v.y;
                     v.z = rows.c[0][2 * i + 1][2 * h] += v.z;
                     v.w = rows.c[0][2 * i + 1][2 * h + 1] += v.w;
                     if (valid[h]) {
-                        state[i] = v;
+                        state[4 * i] = v;
                     }
                 }
             }
@@ -333,14 +333,16 @@ static __global__ void __launch_bounds__(EDGE_WARPS<H> *TM_GPU_WARP, 1)
     const int lane = threadIdx.x % TM_GPU_WARP;
     const int g = lane / 4;
     staged_t *staged = (staged_t *)(output + (a.score ? a.output.bytes : 0)) + warp;
-    const uint32_t n = tm_fused_kept_count(a.counts, a.capacity);
     constexpr int STEPS = H / TM_MMA_K;
     constexpr int PART = STEPS * (H / 16) * TM_GPU_WARP;
+    tm_ptx_let_others_begin();
     tm_fused_load_image((uint4 *)image, a.mlp);
     if (a.score) {
         tm_fused_load_image((uint4 *)output, a.output);
     }
     __syncthreads();
+    tm_ptx_wait_for_others();
+    const uint32_t n = tm_fused_kept_count(a.counts, a.capacity);
     const uint32_t stride = gridDim.x * WARPS * ROWS;
     uint32_t first = (warp * gridDim.x + blockIdx.x) * ROWS;
     uint32_t next_from[2]; /* of the edges behind these: the tables wait for them */
@@ -436,8 +438,9 @@ static size_t edges_bytes(const tm_fused_mlp_t *mlp, const tm_fused_mlp_t *outpu
 }
 
 template <int H> static cudaError_t launch_nodes(const tm_fused_context_t *c, const nodes_t *a) {
-    nodes<H><<<c->processors, NODE_WARPS<H> * TM_GPU_WARP, a->net.mlp.bytes, c->stream>>>(*a);
-    return cudaGetLastError();
+    /* an encoder follows an event, which is no kernel */
+    return tm_ptx_launch_early(nodes<H>, c->launch_early && !a->encode, c->processors,
+                               NODE_WARPS<H> * TM_GPU_WARP, a->net.mlp.bytes, c->stream, *a);
 }
 
 /* Tables that have an image of their own. */
@@ -451,8 +454,8 @@ static cudaError_t launch_tables(const tm_fused_context_t *c, nodes_t a,
 
 template <int H> static cudaError_t launch_edges(const tm_fused_context_t *c, const edges_t *a) {
     const size_t bytes = edges_bytes<H>(&a->mlp, a->score ? &a->output : NULL);
-    edges<H><<<c->processors, EDGE_WARPS<H> * TM_GPU_WARP, bytes, c->stream>>>(*a);
-    return cudaGetLastError();
+    return tm_ptx_launch_early(edges<H>, c->launch_early, c->processors,
+                               EDGE_WARPS<H> * TM_GPU_WARP, bytes, c->stream, *a);
 }
 
 template <int H>
@@ -470,11 +473,12 @@ static cudaError_t launch_sums(const tm_fused_context_t *c, const tm_fused_plan_
             a.part[a.n_parts++] = net->part[p];
         }
     }
-    if (a.n_parts > 0) {
-        const int blocks = c->processors * (SUMS_BLOCKS / (int)a.n_parts);
-        sums<H><<<dim3(blocks, a.n_parts), SUMS_THREADS, 0, c->stream>>>(a);
+    if (a.n_parts == 0) {
+        return cudaSuccess;
     }
-    return cudaGetLastError();
+    const unsigned blocks = (unsigned)c->processors * ((SUMS_BLOCKS + a.n_parts - 1) / a.n_parts);
+    return tm_ptx_launch_early(sums<H>, c->launch_early, dim3(blocks, a.n_parts), SUMS_THREADS, 0,
+                               c->stream, a);
 }
 
 template <int H> static cudaError_t run(const tm_fused_context_t *c, const tm_fused_plan_t *plan) {

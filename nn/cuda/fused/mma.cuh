@@ -7,8 +7,9 @@
  * columns 8·t + 2·q and the next, for every t; what leaves a layer so lies exactly as the A operand of
  * the next one wants it (PTX ISA, "Matrix fragments for mma.m16n8k16").
  *
- * Rows of H values in memory ("lane order") are four blocks of H/4, block q holding the values of lane q
- * in the order of t: a lane then reads and writes its share of a row in one piece.
+ * Rows of H values in memory ("lane order") are pieces of 16 bytes, by turns of the four lanes of a
+ * row: each holds the next values of its lane in the order of t. A lane so reads and writes whole pieces,
+ * and the four of a row whole sectors of the cache.
  *
  * Layer norms need no mean: the weights were centred when they were packed (pack.cu), so that the
  * values of a row add up to nothing before the norm.
@@ -199,10 +200,10 @@ template <int H, int MT> struct tm_fused_rows {
         for (int m = 0; m < MT; m++) {
 #pragma unroll
             for (int h = 0; h < 2; h++) {
-                const uint4 *from = (const uint4 *)(row(m, h) + q * (H / 4));
+                const uint4 *from = (const uint4 *)row(m, h) + q;
 #pragma unroll
                 for (int i = 0; i < H / 32; i++) {
-                    uint4 v = from[i];
+                    uint4 v = from[4 * i];
                     a[m][2 * i][h] = v.x;
                     a[m][2 * i][2 + h] = v.y;
                     a[m][2 * i + 1][h] = v.z;
@@ -223,10 +224,10 @@ template <int H, int MT> struct tm_fused_rows {
                 if (!begin) {
                     continue;
                 }
-                uint4 *to = (uint4 *)(begin + q * (H / 4));
+                uint4 *to = (uint4 *)begin + q;
 #pragma unroll
                 for (int i = 0; i < H / 32; i++) {
-                    to[i] = make_uint4(a[m][2 * i][h], a[m][2 * i][2 + h], a[m][2 * i + 1][h],
+                    to[4 * i] = make_uint4(a[m][2 * i][h], a[m][2 * i][2 + h], a[m][2 * i + 1][h],
                                        a[m][2 * i + 1][2 + h]);
                 }
             }
@@ -240,10 +241,10 @@ template <int H, int MT> struct tm_fused_rows {
         for (int m = 0; m < MT; m++) {
 #pragma unroll
             for (int h = 0; h < 2; h++) {
-                const uint4 *from = (const uint4 *)(row(m, h) + q * (H / 4));
+                const uint4 *from = (const uint4 *)row(m, h) + q;
 #pragma unroll
                 for (int i = 0; i < H / 32; i++) {
-                    uint4 v = from[i];
+                    uint4 v = from[4 * i];
                     add_word(m, 4 * i, h, v.x);
                     add_word(m, 4 * i + 1, h, v.y);
                     add_word(m, 4 * i + 2, h, v.z);

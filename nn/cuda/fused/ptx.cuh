@@ -122,4 +122,37 @@ TM_PTX_GROUP_MMA(8, "64", TM_PTX_WORDS_32, TM_PTX_8, "%32", "%33", "%34", "%35",
 TM_PTX_GROUP_MMA(16, "128", TM_PTX_WORDS_64, TM_PTX_16, "%64", "%65", "%66", "%67", "%68")
 #endif
 
+/* Launches a kernel that may begin while the one before it in the stream still runs ("programmatic
+ * dependent launch", CUDA C++ Programming Guide; compute capability 9.0, elsewhere it begins behind
+ * it). Before tm_ptx_wait_for_others it must not look at anything that kernels write. */
+template <typename A>
+static cudaError_t tm_ptx_launch_early(void (*kernel)(A), bool early, dim3 blocks, unsigned threads,
+                                       size_t shared_bytes, cudaStream_t stream, const A &a) {
+    cudaLaunchAttribute attribute = {};
+    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attribute.val.programmaticStreamSerializationAllowed = 1;
+    cudaLaunchConfig_t config = {};
+    config.gridDim = blocks;
+    config.blockDim = dim3(threads);
+    config.dynamicSmemBytes = shared_bytes;
+    config.stream = stream;
+    config.attrs = &attribute;
+    config.numAttrs = early ? 1 : 0;
+    return cudaLaunchKernelEx(&config, kernel, a);
+}
+
+/* Until all that the kernels before this one wrote is there. */
+static __device__ inline void tm_ptx_wait_for_others(void) {
+#if __CUDA_ARCH__ >= 900
+    cudaGridDependencySynchronize();
+#endif
+}
+
+/* The next kernel may begin where there is room. */
+static __device__ inline void tm_ptx_let_others_begin(void) {
+#if __CUDA_ARCH__ >= 900
+    cudaTriggerProgrammaticLaunchCompletion();
+#endif
+}
+
 #endif

@@ -79,7 +79,8 @@ typedef struct {
     const tm_pipeline_t *pipeline;
     const tm_fused_model_t *model;
     cudaStream_t stream;
-    int processors; /* of the GPU */
+    int processors;    /* of the GPU */
+    bool launch_early; /* it lets a kernel begin while the one before it ends */
 } tm_fused_context_t;
 
 /* features.cu: columns → coordinates and features by row; then by node */
