@@ -30,6 +30,7 @@ static __device__ u64_t add(u64_t a, u64_t b) {
 static __device__ void clear(const tm_fused_post_work_t &p) {
     TM_FUSED_POST_ALL(i, p.counts->n_points) {
         p.b.next[i] = p.b.prev[i] = NONE;
+        p.b.logit[i] = 0;
         p.b.sizes[i] = 0;
         p.b.worst[i] = ~0ull;
     }
@@ -180,6 +181,7 @@ static __device__ bool is_doubtful(const tm_fused_post_work_t &p, uint2 chain, u
 /* Breaks the worst link of each stretch of the chain that does not fit; whether there was one. */
 static __device__ bool split_once(const tm_fused_post_work_t &p, uint2 chain, uint32_t round,
                                   tm_fused_post_exchange_t *exchange) {
+    bool misfits = false;
     for (uint32_t base = chain.x; base + 1 < chain.y; base += TM_GPU_WARP) {
         const uint32_t at = base + tm_fused_post_lane();
         const bool doubtful = is_doubtful(p, chain, at);
@@ -196,6 +198,7 @@ static __device__ bool split_once(const tm_fused_post_work_t &p, uint2 chain, ui
             p.b.stretch[at] = misfit ? window.x : NONE;
         }
         if (doubtful && p.b.stretch[at] != NONE) {
+            misfits = true;
             uint32_t begin = window.x;
             while (begin > chain.x && !p.b.last[begin - 1]) {
                 begin--;
@@ -204,8 +207,10 @@ static __device__ bool split_once(const tm_fused_post_work_t &p, uint2 chain, ui
             atomicMin(&p.b.worst[begin], split_key(round, p.b.logit[p.b.rows[at]], at));
         }
     }
+    if (!__any_sync(TM_GPU_WARP_MASK, misfits)) {
+        return false;
+    }
     __syncwarp();
-    bool broke = false;
     for (uint32_t base = chain.x; base + 1 < chain.y; base += TM_GPU_WARP) {
         const uint32_t at = base + tm_fused_post_lane();
         if (!is_doubtful(p, chain, at) || p.b.stretch[at] == NONE) {
@@ -216,11 +221,10 @@ static __device__ bool split_once(const tm_fused_post_work_t &p, uint2 chain, ui
             p.b.last[at] = 1;
             p.b.prev[p.b.next[row]] = NONE;
             p.b.next[row] = NONE;
-            broke = true;
         }
     }
     __syncwarp();
-    return __any_sync(TM_GPU_WARP_MASK, broke);
+    return true;
 }
 
 /* What is left of the chain, for join. */
@@ -275,10 +279,14 @@ static __device__ void measure(const tm_fused_post_work_t &p) {
         uint32_t length = 1;
         uint32_t least = i;
         double sum = 0;
-        for (uint32_t row = i; p.b.next[row] != NONE; length++) {
-            sum += sigmoid(p.b.logit[row]);
-            row = p.b.next[row];
+        float logit = p.b.logit[i];
+        for (uint32_t row = p.b.next[i]; row != NONE; length++) {
+            const float next_logit = p.b.logit[row]; /* the last one's is not used */
+            const uint32_t next = p.b.next[row];
+            sum += sigmoid(logit); /* while they are on their way */
             least = min(least, row);
+            logit = next_logit;
+            row = next;
         }
         const double mean = sum / (length - 1);
         if (length <= p.rules.select.points && mean < (double)p.rules.select.score) {
