@@ -72,7 +72,7 @@ typedef struct {
     uint32_t n_edges, n_kept, n_tracks, n_indices, n_track_edges;
     uint32_t flags;
     uint32_t bad_feature, bad_row; /* complements of the first value that is not finite; 0: none */
-    uint32_t taken[3]; /* whether a round of the track builder took an edge */
+    uint32_t taken[3]; /* whether a round of the track builder had an edge left */
     uint32_t n_links;  /* edges that the builder took, for the steps behind it */
 } tm_fused_counts_t;
 
