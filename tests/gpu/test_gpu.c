@@ -23,7 +23,6 @@
 #define SKIPPED 77
 #define SINGLE_LIMIT 3e-5 /* relative: what fp32 loses */
 #define HALF_LIMIT 3e-3   /* what fp16 may lose */
-#define MANY_VALUES 25
 #define D2_SLACK 1e-6
 #define CUT_SLACK 1e-4
 #define FLIPPED_MAX 1e-3 /* share of edge decisions that precision may change */
@@ -34,9 +33,10 @@ static const double limits[] = {SINGLE_LIMIT, HALF_LIMIT};
 static double worst[2]; /* of all comparisons, per precision */
 static char worst_what[2][160];
 
-/* ‖a − b‖ / ‖b‖ within the limit of the precision. The limits are meant for many values; a few random
- * ones may all lie close to 0: they are held against values around 1. */
-static void compare(int precision, const float *a, const float *b, size_t n, const char *what) {
+/* ‖a − b‖ / ‖b‖ within the limit of the precision; `least` is the size that values have at least: logits
+ * of random weights may all lie close to 0, and mean no more then than those around 1. */
+static void compare_from(double least, int precision, const float *a, const float *b, size_t n,
+                         const char *what) {
     double difference = 0;
     double norm = 0;
     for (size_t i = 0; i < n; i++) {
@@ -44,8 +44,8 @@ static void compare(int precision, const float *a, const float *b, size_t n, con
         difference += d * d;
         norm += (double)b[i] * (double)b[i];
     }
-    double least = n < MANY_VALUES ? sqrt((double)n) : 0;
-    double relative = n > 0 ? sqrt(difference) / (fmax(sqrt(norm), least) + 1e-30) : 0;
+    double scale = fmax(sqrt(norm), least * sqrt((double)n));
+    double relative = n > 0 ? sqrt(difference) / (scale + 1e-30) : 0;
     if (relative > worst[precision]) {
         worst[precision] = relative;
         snprintf(worst_what[precision], sizeof worst_what[precision], "%s", what);
@@ -54,6 +54,15 @@ static void compare(int precision, const float *a, const float *b, size_t n, con
         fail_msg("%s, %s: relative difference %g of %zu values, limit %g", gpus[precision]->name,
                  what, relative, n, limits[precision]);
     }
+}
+
+static void compare(int precision, const float *a, const float *b, size_t n, const char *what) {
+    compare_from(0, precision, a, b, n, what);
+}
+
+static void compare_logits(int precision, const float *a, const float *b, size_t n,
+                           const char *what) {
+    compare_from(1, precision, a, b, n, what);
 }
 
 #define MUST(call) \
@@ -87,7 +96,7 @@ static void compare_filter(const case_t *c, int precision, const tm_points_t *po
     MUST(ref->stages->filter(ref, points, features, c->edges, &kept_b, &b, &err));
     tm_sample_assert_same_edges(&kept_a, c->edges);
     tm_sample_assert_same_edges(&kept_b, c->edges);
-    compare(precision, a, b, c->edges->n, what);
+    compare_logits(precision, a, b, c->edges->n, what);
     /* with a cut in the middle: those above it, in order, with the same logits */
     tm_pipeline_t half = *c->pipeline;
     half.filter.cut = c->edges->n > 0 ? (float)(1 / (1 + exp(-(double)a[c->edges->n / 2]))) : 0.5f;
@@ -140,7 +149,7 @@ static void compare_case(const case_t *c, int precision) {
         snprintf(what, sizeof what, "gnn of %s, %u points, %u edges", c->name, n, c->edges->n);
         MUST(gpu->stages->gnn(gpu, &want, want_features, c->edges, &a, &err));
         MUST(ref->stages->gnn(ref, &want, want_features, c->edges, &b, &err));
-        compare(precision, a, b, c->edges->n, what);
+        compare_logits(precision, a, b, c->edges->n, what);
     }
     gpu->stages->close(&gpu);
     ref->stages->close(&ref);
