@@ -52,7 +52,7 @@ static __device__ inline float tm_ptx_tanh(float x) {
  * Between tm_ptx_group_begin and tm_ptx_group_wait nobody may touch the operands and results; the
  * pins keep the compiler from moving what touches them in between.
  */
-#if defined(__CUDA_ARCH_FEAT_SM90_ALL) && !defined(TM_FILTER_MMA_SYNC)
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 #define TM_PTX_GROUP 1
 
 #define TM_PTX_COLUMN_STRIDE 256ull /* bytes between matrices of neighbouring 8 columns */
