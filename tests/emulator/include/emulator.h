@@ -134,8 +134,7 @@ template <typename T, typename R, typename Make> R exchange_all(const T &mine, M
 
 typedef struct stream_t stream_t;
 void launch_now(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void(void)> &body);
-void launch_cooperative_now(dim3 block, size_t shared_bytes,
-                            const std::function<void(void)> &body);
+void launch_cooperative_now(dim3 block, size_t shared_bytes, const std::function<void(void)> &body);
 /* Runs the work, or notes it where the stream is capturing. */
 void submit(stream_t *stream, std::function<void(void)> work);
 
