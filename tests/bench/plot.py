@@ -100,6 +100,36 @@ def plot_stages(folder, suffix=""):
     save(figure, folder, "stages" + suffix)
 
 
+def plot_gpu(folder):
+    """Stages of an event on a GPU, and of the same event in PyTorch where that was measured."""
+    rows, peers = read(folder, "gpu"), read(folder, "peer")
+    if not rows:
+        return
+    stages = ("transfer", "features", "embed", "radius", "filter", "gnn", "tracks")
+    bars = []
+    for points in sorted({int(r["points"]) for r in rows}):
+        ms = {r["stage"]: float(r["median_ms"]) for r in rows if r["path"] == "fused" and int(r["points"]) == points}
+        bars.append(("%s points" % format(points, ","), ms))
+    figure, panel = plt.subplots(figsize=(8.2, 0.42 * len(bars) + 1.6), layout="constrained")
+    for at, (_, ms) in enumerate(bars):
+        left = 0
+        for colour, stage in enumerate(stages):
+            panel.barh(at, ms[stage], left=left, color="C%d" % colour, label=stage if at == 0 else None)
+            left += ms[stage]
+        panel.text(left, at, " %.2f ms" % left, va="center", fontsize=8.5)
+    longest = max(sum(ms[s] for s in stages) for _, ms in bars)
+    panel.set_xlim(0, 1.15 * longest)
+    panel.set_yticks(range(len(bars)), [name for name, _ in bars])
+    panel.invert_yaxis()
+    panel.set_xlabel("ms")
+    panel.legend(fontsize=8, ncols=len(stages), loc="upper center", bbox_to_anchor=(0.45, 1.28), frameon=False)
+    beside = ["%s points: %.0f ms" % (format(int(r["points"]), ","), float(r["p50_ms"]))
+              for r in peers or [] if r["mode"] == "compiled"]
+    text = rows[0]["device"].split(" ", 1)[1]
+    figure.supxlabel(text + ("; compiled PyTorch: " + ", ".join(beside) if beside else ""), fontsize=8.5, color="#555555")
+    save(figure, folder, "gpu")
+
+
 def plot_relay(folder):
     rows = read(folder, "relay")
     if not rows:
@@ -276,7 +306,7 @@ def main():
     folder = os.path.normpath(folder)
     if not os.path.isdir(folder):
         sys.exit("plot.py: %s: no such folder" % folder)
-    for plot in (plot_stages, plot_relay, plot_training, plot_memory):
+    for plot in (plot_stages, plot_gpu, plot_relay, plot_training, plot_memory):
         plot(folder)
     plot_stages(folder, "_xeon")
     plot_churn(folder)

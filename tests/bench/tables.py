@@ -47,11 +47,37 @@ def stages(names):
 def gpu():
     rows = []
     lines = read("gpu")
-    for event in dict.fromkeys(r["event"] for r in lines):
-        mine = {r["stage"]: r for r in lines if r["event"] == event}
-        rows.append([event.upper(), number(mine["total"]["points"]), number(mine["total"]["radius_edges"]),
-                     number(mine["total"]["filter_edges"]), *(number(mine[s]["median_ms"]) for s in STAGES)])
-    return table(["event", "space points", "radius edges", "after the filter", *STAGES], rows)
+    for key in dict.fromkeys((r["path"], r["event"], r["points"]) for r in lines):
+        mine = {r["stage"]: r for r in lines if (r["path"], r["event"], r["points"]) == key}
+        rows.append([key[0], key[1].replace("pu", "PU"), number(key[2]), number(mine["total"]["radius_edges"]),
+                     number(mine["total"]["filter_edges"]),
+                     *(number(mine[s]["median_ms"]) if s in mine else "\u2014" for s in ("transfer", *STAGES))])
+    return table(["path", "event", "space points", "radius edges", "after the filter", "transfer", *STAGES], rows)
+
+
+def kernels():
+    rows = [[r["kernel"], r["launches"], r["us_all"], r["us_each"], "%s (%s)" % (r["floor_us"], r["floor_of"]),
+             *(r[k] for k in ("tensor_pct", "issue_pct", "warps_pct", "l2_pct", "dram_pct", "registers"))]
+            for r in read("kernels") if r["floor_us"]]
+    return table(["kernel", "launches", "\u00b5s, all", "\u00b5s, each", "floor, each", "tensor pipe %", "issue %", "warps %",
+                  "L2 %", "DRAM %", "registers"], rows)
+
+
+def served():
+    rows = [[number(r["points"]), r["slots"], r["batch"], r["in_flight"], number(r["events_per_s"]), number(r["p50_ms"]),
+             number(r["p99_ms"]), r["gpu_busy"], number(r["gpu_mib"]),
+             *("%.2f" % float(r[k]) for k in ("broker_cores", "worker_cores", "load_cores"))]
+            for r in sorted(read("served"), key=lambda r: (int(r["points"]), int(r["batch"]), int(r["slots"]), int(r["in_flight"])))]
+    return table(["space points", "slots", "batch", "under way", "events/s", "p50 ms", "p99 ms", "GPU busy %", "GPU MiB",
+                  "broker cores", "worker cores", "load cores"], rows)
+
+
+def peer():
+    stage_names = ("features", "embed", "radius", "filter", "gnn", "tracks")
+    rows = [[number(r["points"]), r["system"], r["mode"], r["agreement"] or "\u2014", number(r["p50_ms"]),
+             *(number(r[s + "_ms"]) for s in stage_names)]
+            for r in sorted(read("peer"), key=lambda r: int(r["points"]))]
+    return table(["space points", "who", "how", "agreement", "ms, median", *stage_names], rows)
 
 
 def spread(row):
@@ -107,6 +133,9 @@ def kept():
 TABLES = {
     "stages": lambda: stages(["stages_pu40", "stages_pu200", "stages_pu40_xeon", "stages_pu200_xeon"]),
     "gpu": gpu,
+    "kernels": kernels,
+    "served": served,
+    "peer": peer,
     "overhead": lambda: figures("overhead"),
     "memory": lambda: figures("memory", lambda r: "peak" not in r["measure"] or "mock: 64" in r["setting"]),
     "wire": lambda: figures("wire", lambda r: r["points"] not in ("1000", "300000")),
