@@ -369,28 +369,21 @@ void tm_cuda_free(tm_device_t *device, void **p) {
     *p = NULL;
 }
 
-extern "C" const tm_stages_t tm_stages_cuda = {
-    .name = "cuda",
-    .open = cuda_open,
-    .close = cuda_close,
-    .features = tm_gpu_features,
-    .embed = tm_gpu_embed,
-    .radius = tm_gpu_radius,
-    .filter = tm_gpu_filter,
-    .gnn = tm_gpu_gnn,
-    .tracks = tm_gpu_tracks,
-    .find = cuda_find,
-};
+static constexpr tm_stages_t stages_of(const char *name, decltype(tm_stages_t::open) open) {
+    return {
+        .name = name,
+        .open = open,
+        .close = cuda_close,
+        .features = tm_gpu_features,
+        .embed = tm_gpu_embed,
+        .radius = tm_gpu_radius,
+        .filter = tm_gpu_filter,
+        .gnn = tm_gpu_gnn,
+        .tracks = tm_gpu_tracks,
+        .find = cuda_find,
+    };
+}
 
-extern "C" const tm_stages_t tm_stages_cuda_one_by_one = {
-    .name = "cuda, one by one",
-    .open = cuda_open_one_by_one,
-    .close = cuda_close,
-    .features = tm_gpu_features,
-    .embed = tm_gpu_embed,
-    .radius = tm_gpu_radius,
-    .filter = tm_gpu_filter,
-    .gnn = tm_gpu_gnn,
-    .tracks = tm_gpu_tracks,
-    .find = cuda_find,
-};
+extern "C" const tm_stages_t tm_stages_cuda = stages_of("cuda", cuda_open);
+extern "C" const tm_stages_t tm_stages_cuda_one_by_one =
+    stages_of("cuda, one by one", cuda_open_one_by_one);

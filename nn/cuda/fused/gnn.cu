@@ -113,8 +113,7 @@ typedef struct {
     const __half *sums;  /* [n, n_sums, H] */
     uint32_t n_sums;
     __half *tables;
-    uint32_t
-        slot; /* where the tables go; the next two in the slots behind it, or from 0 on again */
+    uint32_t slot; /* where the tables go; more of them in the slots behind it, then from 0 on */
 } nodes_t;
 
 /* Rows of H halves that a node MLP takes in. */
@@ -124,15 +123,7 @@ template <int H> struct operand_t {
     __device__ void load(const __half *from, size_t stride, const uint32_t (&node)[2]) {
 #pragma unroll
         for (int h = 0; h < 2; h++) {
-            const uint4 *row = (const uint4 *)(from + node[h] * stride) + threadIdx.x % 4;
-#pragma unroll
-            for (int i = 0; i < H / 32; i++) {
-                const uint4 v = row[4 * i];
-                a[0][2 * i][h] = v.x;
-                a[0][2 * i][2 + h] = v.y;
-                a[0][2 * i + 1][h] = v.z;
-                a[0][2 * i + 1][2 + h] = v.w;
-            }
+            tm_fused_load_row(a[0], h, from + node[h] * stride);
         }
     }
 };
@@ -166,10 +157,7 @@ static __device__ void multiply_features(tm_fused_rows<H, 1> &rows, const float 
         low[0][h] = tm_mma_pack(v.x - a.x, v.y - a.y);
         low[0][2 + h] = tm_mma_pack(v.z - b.x, v.w - b.y);
     }
-    constexpr int STEP = H / 16 * TM_GPU_WARP;
-    rows.step(high, w);
-    rows.step(low, w + STEP);
-    rows.step(high, w + 2 * STEP);
+    rows.step_split(high, low, w);
 }
 
 template <int H>
@@ -317,10 +305,7 @@ static __device__ void multiply_edge_features(tm_fused_rows<H, 1> &rows, const e
         low[0][2 + h] = v.y;
     }
     __syncwarp();
-    constexpr int STEP = H / 16 * TM_GPU_WARP;
-    rows.step(high, w);
-    rows.step(low, w + STEP);
-    rows.step(high, w + 2 * STEP);
+    rows.step_split(high, low, w);
 }
 
 template <int H>

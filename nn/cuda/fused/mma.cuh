@@ -76,6 +76,20 @@ static __device__ inline void tm_fused_load_image(uint4 *shared, const tm_fused_
     }
 }
 
+/* Row g + 8·h of an operand of K k steps = a row of 16·K halves in lane order. */
+template <int K>
+static __device__ inline void tm_fused_load_row(uint32_t (&a)[K][4], int h, const __half *row) {
+    const uint4 *from = (const uint4 *)row + threadIdx.x % 4;
+#pragma unroll
+    for (int i = 0; i < K / 2; i++) {
+        const uint4 v = from[4 * i];
+        a[2 * i][h] = v.x;
+        a[2 * i][2 + h] = v.y;
+        a[2 * i + 1][h] = v.z;
+        a[2 * i + 1][2 + h] = v.w;
+    }
+}
+
 template <int H, int MT> struct tm_fused_rows {
     float c[MT][H / 8][4];     /* results of a layer */
     uint32_t a[MT][H / 16][4]; /* operand of the next */
@@ -106,6 +120,15 @@ template <int H, int MT> struct tm_fused_rows {
                 tm_mma(c[m][2 * p + 1], operand[m], b.z, b.w);
             }
         }
+    }
+
+    /* c += inputs in two halves times weights [3] k steps, which are split likewise (model.cuh) */
+    __device__ void step_split(const uint32_t (&high)[MT][4], const uint32_t (&low)[MT][4],
+                               const uint4 *w) {
+        constexpr int STEP = H / 16 * TM_GPU_WARP;
+        step(high, w);
+        step(low, w + STEP);
+        step(high, w + 2 * STEP);
     }
 
     /* c += H inputs times weights [H / 16] k steps */
@@ -195,20 +218,11 @@ template <int H, int MT> struct tm_fused_rows {
 
     /* a = rows in lane order: row(m, h) says where row g + 8·h of tile m begins */
     template <typename Row> __device__ void load(Row row) {
-        const int q = threadIdx.x % 4;
 #pragma unroll
         for (int m = 0; m < MT; m++) {
 #pragma unroll
             for (int h = 0; h < 2; h++) {
-                const uint4 *from = (const uint4 *)row(m, h) + q;
-#pragma unroll
-                for (int i = 0; i < H / 32; i++) {
-                    uint4 v = from[4 * i];
-                    a[m][2 * i][h] = v.x;
-                    a[m][2 * i][2 + h] = v.y;
-                    a[m][2 * i + 1][h] = v.z;
-                    a[m][2 * i + 1][2 + h] = v.w;
-                }
+                tm_fused_load_row(a[m], h, row(m, h));
             }
         }
     }
