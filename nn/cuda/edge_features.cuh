@@ -21,11 +21,20 @@ static inline void tm_gpu_edge_features_of(const tm_pipeline_t *pipeline,
     }
 }
 
-/* φ_b − φ_a in (−π, π] */
-static __device__ inline float tm_gpu_dphi(const tm_points_t *points, uint32_t a, uint32_t b) {
-    float dphi = points->phi[b] - points->phi[a];
+/* A difference of two angles in (−π, π], in that range too. */
+static __device__ inline float tm_gpu_wrap(float dphi) {
     dphi = dphi > TM_GPU_PI ? dphi - 2 * TM_GPU_PI : dphi;
     return dphi <= -TM_GPU_PI ? dphi + 2 * TM_GPU_PI : dphi;
+}
+
+static __device__ inline float tm_gpu_dphi(const tm_points_t *points, uint32_t a, uint32_t b) {
+    return tm_gpu_wrap(points->phi[b] - points->phi[a]);
+}
+
+/* What is divided by: dr, kept away from 0. */
+static __device__ inline float tm_gpu_guarded(float dr) {
+    float s = fabsf(dr) < TM_GPU_LEAST_DR_MM ? TM_GPU_LEAST_DR_MM : fabsf(dr);
+    return dr < 0 ? -s : s;
 }
 
 static __device__ inline float tm_gpu_edge_feature(tm_edge_feature_kind_t kind,
@@ -35,8 +44,7 @@ static __device__ inline float tm_gpu_edge_feature(tm_edge_feature_kind_t kind,
     float rb = points->r[b];
     float dr = rb - ra;
     float dz = points->z[b] - points->z[a];
-    float s = fabsf(dr) < TM_GPU_LEAST_DR_MM ? TM_GPU_LEAST_DR_MM : fabsf(dr);
-    s = dr < 0 ? -s : s;
+    float s = tm_gpu_guarded(dr);
     switch (kind) {
     case TM_EF_DR:
         return dr;

@@ -1,16 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <string.h>
 
-#include "nn/cuda/gpu.cuh"
+#include "nn/cuda/components.cuh"
 
 /* Rounds of the best_edges builder between two looks at whether they still take edges. */
 #define ROUNDS_AT_ONCE 8
-/* Scores are added up as whole numbers of this part of 1, so that their order does not matter; the sum
- * over TM_RADIUS_EDGES_MAX = 2^28 edges stays below 2^64. */
-#define SCORE_UNIT 34359738368.0 /* 2^35 */
 #define NO_TRACK UINT64_MAX
-
-typedef enum { DROPPED, CANDIDATE, TAKEN } edge_state_t;
 
 /* Places in the context's counters. */
 enum { COUNT_TAKEN, COUNT_TRACKS, COUNT_INDICES, COUNT_EDGES };
@@ -19,26 +14,20 @@ typedef unsigned long long u64_t; /* what atomics take */
 
 /* ---- edges ---- */
 
-static __global__ void cut_edges(const float *logits, uint32_t n, double least, edge_state_t state,
-                                 uint8_t *states) {
+static __global__ void cut_edges(const float *logits, uint32_t n, double least,
+                                 tm_gpu_edge_state_t state, uint8_t *states) {
     uint64_t i = tm_gpu_thread();
     if (i < n) {
-        states[i] = (double)logits[i] > least ? state : DROPPED;
+        states[i] = (double)logits[i] > least ? state : TM_GPU_EDGE_DROPPED;
     }
-}
-
-/* Higher logits are better, then lower edges; never 0. */
-static __device__ inline u64_t edge_key(float logit, uint32_t edge) {
-    /* adding 0 makes −0 the 0 that it equals */
-    return (u64_t)tm_gpu_ordered(logit + 0.0f) << 32 | (uint32_t)~edge;
 }
 
 /* best_out, best_in: the best key at each node, 0: none yet, or all ones: the node has its edge */
 static __global__ void propose(const tm_edges_t edges, const float *logits, const uint8_t *states,
                                u64_t *best_out, u64_t *best_in) {
     uint64_t i = tm_gpu_thread();
-    if (i < edges.n && states[i] == CANDIDATE) {
-        u64_t key = edge_key(logits[i], (uint32_t)i);
+    if (i < edges.n && states[i] == TM_GPU_EDGE_CANDIDATE) {
+        u64_t key = tm_gpu_edge_key(logits[i], (uint32_t)i);
         atomicMax(&best_out[edges.src[i]], key);
         atomicMax(&best_in[edges.dst[i]], key);
     }
@@ -48,14 +37,14 @@ static __global__ void take(const tm_edges_t edges, const float *logits, uint8_t
                             const u64_t *best_out, const u64_t *best_in, uint8_t *outgoing,
                             uint8_t *incoming, u64_t *taken) {
     uint64_t i = tm_gpu_thread();
-    if (i >= edges.n || states[i] != CANDIDATE) {
+    if (i >= edges.n || states[i] != TM_GPU_EDGE_CANDIDATE) {
         return;
     }
     uint32_t a = edges.src[i];
     uint32_t b = edges.dst[i];
-    u64_t key = edge_key(logits[i], (uint32_t)i);
+    u64_t key = tm_gpu_edge_key(logits[i], (uint32_t)i);
     if (best_out[a] == key && best_in[b] == key) {
-        states[i] = TAKEN;
+        states[i] = TM_GPU_EDGE_TAKEN;
         outgoing[a] = 1; /* by this edge alone: keys differ */
         incoming[b] = 1;
         atomicAdd(taken, 1ull);
@@ -65,45 +54,20 @@ static __global__ void take(const tm_edges_t edges, const float *logits, uint8_t
 static __global__ void drop(const tm_edges_t edges, uint8_t *states, const uint8_t *outgoing,
                             const uint8_t *incoming) {
     uint64_t i = tm_gpu_thread();
-    if (i < edges.n && states[i] == CANDIDATE &&
+    if (i < edges.n && states[i] == TM_GPU_EDGE_CANDIDATE &&
         (outgoing[edges.src[i]] || incoming[edges.dst[i]])) {
-        states[i] = DROPPED;
+        states[i] = TM_GPU_EDGE_DROPPED;
     }
 }
 
 /* ---- components ---- */
 
-/* Roots are the least rows of their components, whatever the order of the threads: a root is only
- * ever put under a lower one. */
-static __device__ uint32_t find_root(uint32_t *parent, uint32_t i) {
-    volatile uint32_t *p = parent;
-    uint32_t up = p[i];
-    while (up != i) {
-        uint32_t above = p[up];
-        p[i] = above; /* still an ancestor of i */
-        i = up;
-        up = above;
-    }
-    return i;
-}
-
 static __global__ void join(const tm_edges_t edges, const uint8_t *states, uint32_t *parent) {
     uint64_t i = tm_gpu_thread();
-    if (i >= edges.n || states[i] != TAKEN) {
+    if (i >= edges.n || states[i] != TM_GPU_EDGE_TAKEN) {
         return;
     }
-    uint32_t a = find_root(parent, edges.src[i]);
-    uint32_t b = find_root(parent, edges.dst[i]);
-    while (a != b) {
-        uint32_t high = a > b ? a : b;
-        uint32_t low = a > b ? b : a;
-        uint32_t old = atomicCAS(&parent[high], high, low);
-        if (old == high) {
-            break;
-        }
-        a = find_root(parent, old); /* high was no root any more */
-        b = find_root(parent, low);
-    }
+    tm_gpu_join(parent, edges.src[i], edges.dst[i]);
 }
 
 /* Nothing writes to parent meanwhile but this: labels come out whole. */
@@ -124,11 +88,11 @@ static __global__ void add_scores(const tm_edges_t edges, const float *logits,
                                   const uint8_t *states, const uint32_t *labels, uint32_t *n_edges,
                                   u64_t *sums, u64_t *taken) {
     uint64_t i = tm_gpu_thread();
-    if (i < edges.n && states[i] == TAKEN) {
+    if (i < edges.n && states[i] == TM_GPU_EDGE_TAKEN) {
         uint32_t root = labels[edges.src[i]];
         double score = 1 / (1 + exp(-(double)logits[i]));
         atomicAdd(&n_edges[root], 1u);
-        atomicAdd(&sums[root], (u64_t)llrint(score * SCORE_UNIT));
+        atomicAdd(&sums[root], (u64_t)llrint(score * TM_GPU_SCORE_UNIT));
         atomicAdd(taken, 1ull);
     }
 }
@@ -169,7 +133,7 @@ static __global__ void write_tracks(const uint32_t *labels, const float *rho, ui
     if (flags[i]) {
         offsets[numbers[i]] = places[i];
         scores[numbers[i]] =
-            n_edges[i] > 0 ? (float)((double)sums[i] / SCORE_UNIT / n_edges[i]) : 0;
+            n_edges[i] > 0 ? (float)((double)sums[i] / TM_GPU_SCORE_UNIT / n_edges[i]) : 0;
     }
 }
 
@@ -350,16 +314,16 @@ tm_status_t tm_gpu_tracks(tm_device_t *device, const tm_points_t *points, const 
     TM_TRY(tm_gpu_scalars_reset(gpu, &w.scalars, err));
     if (edges->n > 0) {
         cut_edges<<<tm_gpu_blocks(edges->n, TM_GPU_THREADS), TM_GPU_THREADS, 0, gpu->stream>>>(
-            logits, edges->n, tm_gpu_least_logit(p->tracks.cut), best_edges ? CANDIDATE : TAKEN,
-            w.states);
+            logits, edges->n, tm_gpu_least_logit(p->tracks.cut),
+            best_edges ? TM_GPU_EDGE_CANDIDATE : TM_GPU_EDGE_TAKEN, w.states);
         TM_TRY(tm_gpu_launched(gpu, "the cut", err));
         if (best_edges) {
             TM_TRY(take_best_edges(&w));
         }
     }
     if (gpu->post) {
-        return tm_gpu_post_edges(gpu, points, edges, logits, w.states, TAKEN, tracks, track_edges,
-                                 err);
+        return tm_gpu_post_edges(gpu, points, edges, logits, w.states, TM_GPU_EDGE_TAKEN, tracks,
+                                 track_edges, err);
     }
     TM_TRY(find_components(&w));
     return assemble(&w, tracks, track_edges);

@@ -9,12 +9,9 @@
 static __device__ inline float tm_fused_edge_feature(tm_edge_feature_kind_t kind, float4 a,
                                                      float4 b) {
     float dr = b.x - a.x;
-    float dphi = b.y - a.y;
+    float dphi = tm_gpu_wrap(b.y - a.y);
     float dz = b.z - a.z;
-    dphi = dphi > TM_GPU_PI ? dphi - 2 * TM_GPU_PI : dphi;
-    dphi = dphi <= -TM_GPU_PI ? dphi + 2 * TM_GPU_PI : dphi;
-    float s = fabsf(dr) < TM_GPU_LEAST_DR_MM ? TM_GPU_LEAST_DR_MM : fabsf(dr);
-    s = dr < 0 ? -s : s;
+    float s = tm_gpu_guarded(dr);
     switch (kind) {
     case TM_EF_DR:
         return dr;

@@ -44,13 +44,8 @@ typedef struct {
 /* Whether a -> b goes the right way and passes the cuts, as `accept` of the general path has it;
  * places are (r, phi, z, rho). */
 static __device__ bool passes_cuts(const tm_fused_search_t &s, const float4 &a, const float4 &b) {
-    if (s.dphi_max > 0) {
-        float dphi = b.y - a.y;
-        dphi = dphi > TM_GPU_PI ? dphi - 2 * TM_GPU_PI : dphi;
-        dphi = dphi <= -TM_GPU_PI ? dphi + 2 * TM_GPU_PI : dphi;
-        if (!(fabsf(dphi) < s.dphi_max)) {
-            return false;
-        }
+    if (s.dphi_max > 0 && !(fabsf(tm_gpu_wrap(b.y - a.y)) < s.dphi_max)) {
+        return false;
     }
     if (s.z0_max > 0) {
         float dr = b.x - a.x;

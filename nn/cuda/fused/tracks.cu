@@ -7,16 +7,15 @@
 #include <cooperative_groups.h>
 #include <cub/block/block_scan.cuh>
 
+#include "nn/cuda/components.cuh"
 #include "nn/cuda/fused/stages.cuh"
 
 namespace cg = cooperative_groups;
 
 #define THREADS 512
 #define BLOCKS_PER_PROCESSOR 2
-#define HELD 4                   /* edges of a thread in registers */
-#define SCORE_UNIT 34359738368.0 /* 2^35, as in nn/cuda/tracks.cu */
+#define HELD 4 /* edges of a thread in registers */
 
-typedef enum { DROPPED, CANDIDATE, TAKEN } edge_state_t;
 typedef unsigned long long u64_t;
 
 typedef struct {
@@ -40,37 +39,6 @@ typedef struct {
     float *link_logits;
 } tracks_t;
 
-static __device__ u64_t edge_key(float logit, uint32_t edge) {
-    return (u64_t)tm_gpu_ordered(logit + 0.0f) << 32 | (uint32_t)~edge;
-}
-
-static __device__ uint32_t find_root(uint32_t *parent, uint32_t i) {
-    volatile uint32_t *p = parent;
-    uint32_t up = p[i];
-    while (up != i) {
-        uint32_t above = p[up];
-        p[i] = above;
-        i = up;
-        up = above;
-    }
-    return i;
-}
-
-static __device__ void join(uint32_t *parent, uint32_t i, uint32_t j) {
-    uint32_t a = find_root(parent, i);
-    uint32_t b = find_root(parent, j);
-    while (a != b) {
-        uint32_t high = a > b ? a : b;
-        uint32_t low = a > b ? b : a;
-        uint32_t old = atomicCAS(&parent[high], high, low);
-        if (old == high) {
-            break;
-        }
-        a = find_root(parent, old);
-        b = find_root(parent, low);
-    }
-}
-
 /* An edge of a thread while it is in question. The first few of a thread's stay in registers. */
 typedef struct {
     uint32_t src, dst;
@@ -81,7 +49,7 @@ typedef struct {
 static __device__ edge_t read_edge(const tracks_t &t, uint32_t i, uint32_t m) {
     edge_t e = {};
     if (i < m) {
-        e = {t.src[i], t.dst[i], t.logits[i], t.edge_states[i] == CANDIDATE};
+        e = {t.src[i], t.dst[i], t.logits[i], t.edge_states[i] == TM_GPU_EDGE_CANDIDATE};
     }
     return e;
 }
@@ -93,11 +61,11 @@ static __device__ bool stand(const tracks_t &t, u64_t *best_out, u64_t *best_in,
         return false;
     }
     if (t.has_edge[e->src] || t.has_edge[t.points + e->dst]) {
-        t.edge_states[i] = DROPPED;
+        t.edge_states[i] = TM_GPU_EDGE_DROPPED;
         e->candidate = false;
         return false;
     }
-    const u64_t key = edge_key(e->logit, i);
+    const u64_t key = tm_gpu_edge_key(e->logit, i);
     atomicMax(&best_out[e->src], key);
     atomicMax(&best_in[e->dst], key);
     return true;
@@ -106,9 +74,9 @@ static __device__ bool stand(const tracks_t &t, u64_t *best_out, u64_t *best_in,
 static __device__ void take_if_best(const tracks_t &t, const u64_t *best_out, const u64_t *best_in,
                                     uint32_t i, edge_t *e) {
     if (e->candidate) {
-        const u64_t key = edge_key(e->logit, i);
+        const u64_t key = tm_gpu_edge_key(e->logit, i);
         if (best_out[e->src] == key && best_in[e->dst] == key) {
-            t.edge_states[i] = TAKEN;
+            t.edge_states[i] = TM_GPU_EDGE_TAKEN;
             t.has_edge[e->src] = 1;
             t.has_edge[t.points + e->dst] = 1;
             e->candidate = false;
@@ -188,9 +156,9 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS_PER_PROCESSOR)
         t.has_edge[i] = t.has_edge[t.points + i] = 0;
     }
     for (uint32_t i = first; i < m; i += stride) {
-        t.edge_states[i] = !((double)t.logits[i] > t.least) ? DROPPED
-                           : t.best_edges                   ? CANDIDATE
-                                                            : TAKEN;
+        t.edge_states[i] = !((double)t.logits[i] > t.least) ? TM_GPU_EDGE_DROPPED
+                           : t.best_edges                   ? TM_GPU_EDGE_CANDIDATE
+                                                            : TM_GPU_EDGE_TAKEN;
     }
     if (first == 0) {
         t.counts->taken[0] = 0;
@@ -201,7 +169,7 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS_PER_PROCESSOR)
     }
     if (t.link_src) { /* in any order, for the steps that follow */
         for (uint32_t i = first; i < m; i += stride) {
-            if (t.edge_states[i] == TAKEN) {
+            if (t.edge_states[i] == TM_GPU_EDGE_TAKEN) {
                 const uint32_t at = atomicAdd(&t.counts->n_links, 1u);
                 t.link_src[at] = t.order[t.src[i]];
                 t.link_dst[at] = t.order[t.dst[i]];
@@ -211,8 +179,8 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS_PER_PROCESSOR)
         return;
     }
     for (uint32_t i = first; i < m; i += stride) {
-        if (t.edge_states[i] == TAKEN) {
-            join(t.parent, t.order[t.src[i]], t.order[t.dst[i]]);
+        if (t.edge_states[i] == TM_GPU_EDGE_TAKEN) {
+            tm_gpu_join(t.parent, t.order[t.src[i]], t.order[t.dst[i]]);
         }
     }
     grid.sync();
@@ -226,12 +194,12 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS_PER_PROCESSOR)
     }
     grid.sync();
     for (uint32_t i = first; i < m; i += stride) {
-        bool taken = t.edge_states[i] == TAKEN;
+        bool taken = t.edge_states[i] == TM_GPU_EDGE_TAKEN;
         if (taken) {
             uint32_t root = t.labels[t.order[t.src[i]]];
             double score = 1 / (1 + exp(-(double)t.logits[i]));
             atomicAdd(&t.edge_counts[root], 1u);
-            atomicAdd(&t.sums[root], (u64_t)llrint(score * SCORE_UNIT));
+            atomicAdd(&t.sums[root], (u64_t)llrint(score * TM_GPU_SCORE_UNIT));
         }
     }
     /* tracks and their points, counted by blocks that have a piece of the rows each */
@@ -276,7 +244,7 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS_PER_PROCESSOR)
             t.places[i] = before.y;
             t.offsets[before.x] = before.y;
             t.scores[before.x] =
-                n_edges > 0 ? (float)((double)t.sums[i] / SCORE_UNIT / n_edges) : 0;
+                n_edges > 0 ? (float)((double)t.sums[i] / TM_GPU_SCORE_UNIT / n_edges) : 0;
             atomicAdd(&t.counts->n_track_edges, n_edges);
         }
         __syncthreads();
