@@ -4,87 +4,14 @@
 #include <string.h>
 
 #include "nn/cuda/fused/group.cuh"
-#include "nn/cuda/fused/model.cuh"
-#include "nn/cuda/fused/post.cuh"
+#include "nn/cuda/fused/layers.cuh"
 
 #define IMAGE_ALIGNMENT 256
-#define EMBED_OUT 16    /* the last layer of the embedding, padded */
-#define NARROW_MAX 128u /* the widest of the fused filter and gnn */
+#define EMBED_OUT 16 /* the last layer of the embedding, padded */
 /* Of shared memory, for a node MLP and tables together. */
 #define TOGETHER_BYTES_MAX 160000u
 
 /* ---- layers ---- */
-
-/* A linear operation, and the norm and activation that follow it. */
-typedef struct {
-    const tm_op_t *linear;
-    const tm_op_t *norm; /* LAYER_NORM, BATCH_NORM or NULL */
-    tm_fused_act_t act;
-} unit_t;
-
-typedef struct {
-    uint32_t n;
-    unit_t unit[TM_FUSED_LAYERS_MAX + 1];
-} units_t;
-
-static bool activation_of(tm_op_kind_t kind, tm_fused_act_t *act) {
-    switch (kind) {
-    case TM_OP_RELU:
-        *act = TM_FUSED_RELU;
-        return true;
-    case TM_OP_SILU:
-        *act = TM_FUSED_SILU;
-        return true;
-    case TM_OP_TANH:
-        *act = TM_FUSED_TANH;
-        return true;
-    case TM_OP_SIGMOID:
-        *act = TM_FUSED_SIGMOID;
-        return true;
-    case TM_OP_GELU:
-        *act = TM_FUSED_GELU;
-        return true;
-    default:
-        return false;
-    }
-}
-
-/* Linear, norm?, activation?, again and again: other orders are for the general path. */
-static bool units_of(const tm_mlp_t *mlp, units_t *units) {
-    units->n = 0;
-    for (uint32_t k = 0; k < mlp->n_ops; k++) {
-        const tm_op_t *op = &mlp->op[k];
-        unit_t *unit = units->n > 0 ? &units->unit[units->n - 1] : NULL;
-        bool norm = op->kind == TM_OP_LAYER_NORM || op->kind == TM_OP_BATCH_NORM;
-        tm_fused_act_t act = TM_FUSED_NONE;
-        if (op->kind == TM_OP_LINEAR) {
-            if (units->n > TM_FUSED_LAYERS_MAX) {
-                return false;
-            }
-            units->unit[units->n++] = (unit_t){op, NULL, TM_FUSED_NONE};
-        } else if (norm && unit && !unit->norm && unit->act == TM_FUSED_NONE) {
-            unit->norm = op;
-        } else if (activation_of(op->kind, &act) && unit && unit->act == TM_FUSED_NONE) {
-            unit->act = act;
-        } else {
-            return false;
-        }
-    }
-    return units->n > 0;
-}
-
-/* All layers `width` wide, and perhaps a plain last one to `last` values. */
-static bool widths_are(const units_t *units, uint32_t width, uint32_t last) {
-    for (uint32_t k = 0; k < units->n; k++) {
-        const unit_t *unit = &units->unit[k];
-        bool plain = !unit->norm && unit->act == TM_FUSED_NONE;
-        bool is_last = last > 0 && k + 1 == units->n;
-        if (is_last ? unit->linear->out != last || !plain : unit->linear->out != width) {
-            return false;
-        }
-    }
-    return units->n > (last > 0 ? 1u : 0u);
-}
 
 /* What the layer multiplies and adds, with centring, batch norm and halving worked in. */
 typedef struct {
@@ -123,7 +50,7 @@ static void centre(effective_t *e) {
     }
 }
 
-static bool effective_of(const unit_t *unit, effective_t *e) {
+static bool effective_of(const tm_fused_unit_t *unit, effective_t *e) {
     const tm_op_t *linear = unit->linear;
     const tm_op_t *norm = unit->norm;
     *e = (effective_t){};
@@ -249,8 +176,8 @@ static uint32_t write_floats(writer_t *w, size_t image, const double *a, const d
     return offset;
 }
 
-static void write_layer(writer_t *w, size_t image, const unit_t *unit, const effective_t *e,
-                        uint32_t out, const source_t *from, uint32_t k_steps,
+static void write_layer(writer_t *w, size_t image, const tm_fused_unit_t *unit,
+                        const effective_t *e, uint32_t out, const source_t *from, uint32_t k_steps,
                         tm_fused_layer_t *layer) {
     layer->k_steps = k_steps;
     layer->w = write_weights(w, image, e, out, from, k_steps);
@@ -314,11 +241,11 @@ static void split_features(source_t *from, uint32_t first, uint32_t n) {
  * product. */
 static void write_mlp(writer_t *w, size_t image, const tm_mlp_t *from, const source_t *sources,
                       uint32_t k_steps, uint32_t last_out, tm_fused_mlp_t *mlp) {
-    units_t units;
-    bool ok = units_of(from, &units);
+    tm_fused_units_t units;
+    bool ok = tm_fused_units_of(from, &units);
     assert(ok);
     for (uint32_t k = 0; k < units.n && !w->no_memory; k++) {
-        const unit_t *unit = &units.unit[k];
+        const tm_fused_unit_t *unit = &units.unit[k];
         effective_t e;
         if (!effective_of(unit, &e)) {
             w->no_memory = true;
@@ -363,12 +290,12 @@ static bool split_output(effective_t *e) {
 /* An MLP for groups, its last layer to one value. The sources of the first layer hold its bias. */
 static void write_group_mlp(writer_t *w, size_t image, const tm_mlp_t *from,
                             const source_t *sources, uint32_t k_steps, tm_fused_mlp_t *mlp) {
-    source_t square[NARROW_MAX + TM_MMA_K];
-    units_t units;
-    bool ok = units_of(from, &units);
+    source_t square[TM_FUSED_NARROW_MAX + TM_MMA_K];
+    tm_fused_units_t units;
+    bool ok = tm_fused_units_of(from, &units);
     assert(ok);
     for (uint32_t k = 0; k < units.n && !w->no_memory; k++) {
-        const unit_t *unit = &units.unit[k];
+        const tm_fused_unit_t *unit = &units.unit[k];
         effective_t e;
         if (!effective_of(unit, &e)) {
             w->no_memory = true;
@@ -414,38 +341,17 @@ static int column_of(const tm_pipeline_t *p, const tm_inputs_t *inputs, tm_input
     return -1;
 }
 
-static bool only(const tm_inputs_t *inputs, const tm_input_kind_t *allowed, uint32_t n) {
-    for (uint32_t k = 0; k < inputs->n; k++) {
-        bool found = false;
-        for (uint32_t i = 0; i < n; i++) {
-            found = found || inputs->part[k] == allowed[i];
-        }
-        if (!found) {
-            return false;
-        }
-    }
-    return true;
-}
-
-static bool has(const tm_inputs_t *inputs, tm_input_kind_t part) {
-    for (uint32_t k = 0; k < inputs->n; k++) {
-        if (inputs->part[k] == part) {
-            return true;
-        }
-    }
-    return false;
-}
-
 /* Products of an edge MLP's first layer with the node states. */
 static void write_tables(writer_t *w, size_t image, const tm_pipeline_t *p, const tm_mlp_t *mlp,
                          const tm_inputs_t *inputs, uint32_t width, tm_fused_tables_t *tables) {
-    tables->with_x0 = has(inputs, TM_IN_X0_SRC) || has(inputs, TM_IN_X0_DST);
+    tables->with_x0 =
+        tm_fused_has_input(inputs, TM_IN_X0_SRC) || tm_fused_has_input(inputs, TM_IN_X0_DST);
     static const tm_input_kind_t parts[2][2] = {{TM_IN_X_SRC, TM_IN_X0_SRC},
                                                 {TM_IN_X_DST, TM_IN_X0_DST}};
-    units_t units;
+    tm_fused_units_t units;
     effective_t e;
     source_t *from = (source_t *)malloc(2 * width * sizeof *from);
-    units_of(mlp, &units);
+    tm_fused_units_of(mlp, &units);
     if (!from || !effective_of(&units.unit[0], &e)) {
         w->no_memory = true;
         free(from);
@@ -463,7 +369,7 @@ static void write_tables(writer_t *w, size_t image, const tm_pipeline_t *p, cons
         for (uint32_t i = 0; i < e.out && end == 1; i++) {
             e.bias[i] = 0;
         }
-        unit_t plain = {units.unit[0].linear, NULL, TM_FUSED_NONE};
+        tm_fused_unit_t plain = {units.unit[0].linear, NULL, TM_FUSED_NONE};
         write_layer(w, image, &plain, &e, width, from, (tables->with_x0 ? 2 : 1) * width / TM_MMA_K,
                     &tables->table[tables->n++]);
     }
@@ -496,7 +402,7 @@ static tm_fused_node_part_t node_part(tm_input_kind_t input) {
 static void write_node_mlp(writer_t *w, const tm_pipeline_t *p, uint32_t width,
                            const tm_mlp_t *tables, const tm_inputs_t *table_inputs,
                            tm_fused_node_mlp_t *out) {
-    source_t from[TM_INPUTS_MAX * NARROW_MAX];
+    source_t from[TM_INPUTS_MAX * TM_FUSED_NARROW_MAX];
     const tm_inputs_t *inputs = &p->gnn.node_inputs;
     size_t image = begin_image(w, &out->mlp);
     out->n_parts = inputs->n;
@@ -533,7 +439,8 @@ static void write_nodes(writer_t *w, const tm_pipeline_t *p, uint32_t width,
     const size_t encoder_blocks = p->gnn.node_encoder.n_ops + 4;
     model->encoder_together =
         encoder_blocks * width * width * sizeof(__half) <= TOGETHER_BYTES_MAX &&
-        !has(edge_inputs, TM_IN_X0_SRC) && !has(edge_inputs, TM_IN_X0_DST);
+        !tm_fused_has_input(edge_inputs, TM_IN_X0_SRC) &&
+        !tm_fused_has_input(edge_inputs, TM_IN_X0_DST);
     if (model->encoder_together) {
         tm_fused_tables_t *tables = &model->node_encoder.tables;
         write_tables(w, image, p, &p->gnn.edge_encoder, &p->gnn.edge_encoder_inputs, width, tables);
@@ -577,16 +484,17 @@ static void write_filter(writer_t *w, const tm_pipeline_t *p, tm_fused_mlp_t *fi
 }
 
 static void write_all(writer_t *w, const tm_pipeline_t *p, tm_fused_model_t *model) {
-    source_t from[2 * NARROW_MAX];
+    source_t from[2 * TM_FUSED_NARROW_MAX];
     uint32_t width = p->gnn.node_encoder.out;
     *model = (tm_fused_model_t){};
     model->embed_width = p->embed.mlp.op[0].out;
     model->filter_width = p->filter.present ? p->filter.mlp.op[0].out : 0;
     model->edge_first = p->gnn.order == TM_ORDER_EDGE_FIRST;
-    model->with_x0 = has(&p->gnn.node_inputs, TM_IN_X0) || has(&p->gnn.edge_inputs, TM_IN_X0_SRC) ||
-                     has(&p->gnn.edge_inputs, TM_IN_X0_DST) ||
-                     has(&p->gnn.output_inputs, TM_IN_X0_SRC) ||
-                     has(&p->gnn.output_inputs, TM_IN_X0_DST);
+    model->with_x0 = tm_fused_has_input(&p->gnn.node_inputs, TM_IN_X0) ||
+                     tm_fused_has_input(&p->gnn.edge_inputs, TM_IN_X0_SRC) ||
+                     tm_fused_has_input(&p->gnn.edge_inputs, TM_IN_X0_DST) ||
+                     tm_fused_has_input(&p->gnn.output_inputs, TM_IN_X0_SRC) ||
+                     tm_fused_has_input(&p->gnn.output_inputs, TM_IN_X0_DST);
     model->gnn_width = width;
 
     size_t image = begin_image(w, &model->embed);
@@ -606,7 +514,7 @@ static void write_all(writer_t *w, const tm_pipeline_t *p, tm_fused_model_t *mod
     end_image(w, image, &model->edge_encoder);
 
     image = begin_image(w, &model->edge_mlp);
-    model->with_e0 = has(&p->gnn.edge_inputs, TM_IN_E0);
+    model->with_e0 = tm_fused_has_input(&p->gnn.edge_inputs, TM_IN_E0);
     identity(from, (uint32_t)column_of(p, &p->gnn.edge_inputs, TM_IN_E, width), width, 1);
     if (model->with_e0) {
         identity(from + width, (uint32_t)column_of(p, &p->gnn.edge_inputs, TM_IN_E0, width), width,
@@ -628,89 +536,4 @@ tm_status_t tm_fused_pack(const tm_pipeline_t *pipeline, const char *device, cha
     writer_t w = {.device = device, .host = host};
     write_all(&w, pipeline, model);
     return w.no_memory ? tm_error_set(err, TM_E_NO_MEMORY, "no memory for weights") : TM_OK;
-}
-
-/* ---- can it run? ---- */
-
-static bool narrow(uint32_t width) {
-    return width == 64 || width == NARROW_MAX;
-}
-
-static bool has_twice(const tm_pipeline_t *p) {
-    for (uint32_t i = 0; i < p->n_edge_features; i++) {
-        for (uint32_t k = 0; k < i; k++) {
-            if (p->edge_feature[i].kind == p->edge_feature[k].kind) {
-                return true;
-            }
-        }
-    }
-    return false;
-}
-
-static const char *obstacle(const tm_pipeline_t *p) {
-    static const tm_input_kind_t filter_parts[] = {TM_IN_X_SRC, TM_IN_X_DST, TM_IN_EDGE_FEATURES};
-    static const tm_input_kind_t node_parts[] = {TM_IN_X,        TM_IN_X0,      TM_IN_SUM_DST,
-                                                 TM_IN_SUM_SRC,  TM_IN_MAX_DST, TM_IN_MAX_SRC,
-                                                 TM_IN_MEAN_DST, TM_IN_MEAN_SRC};
-    static const tm_input_kind_t edge_parts[] = {TM_IN_X_SRC,  TM_IN_X_DST, TM_IN_X0_SRC,
-                                                 TM_IN_X0_DST, TM_IN_E,     TM_IN_E0};
-    static const tm_input_kind_t out_parts[] = {TM_IN_X_SRC, TM_IN_X_DST, TM_IN_X0_SRC,
-                                                TM_IN_X0_DST, TM_IN_E};
-    units_t units;
-    uint32_t width = p->gnn.node_encoder.out;
-    if (p->n_edge_features > TM_FUSED_FEATURES_MAX || p->embed.features.n > TM_FUSED_FEATURES_MAX ||
-        p->filter.features.n > TM_FUSED_FEATURES_MAX || p->gnn.features.n > TM_FUSED_FEATURES_MAX) {
-        return "more than 16 features";
-    }
-    if (!tm_fused_search_can_run(p)) {
-        return "the radius search";
-    }
-    if (!units_of(&p->embed.mlp, &units) || units.n > TM_FUSED_LAYERS_MAX ||
-        p->embed.mlp.out == 1 ||
-        !(units.unit[0].linear->out == 128 || units.unit[0].linear->out == 256 ||
-          units.unit[0].linear->out == 512) ||
-        !widths_are(&units, units.unit[0].linear->out, p->embed.mlp.out)) {
-        return "the embedding's layers";
-    }
-    if (p->filter.present &&
-        (!units_of(&p->filter.mlp, &units) || !narrow(units.unit[0].linear->out) ||
-         !widths_are(&units, units.unit[0].linear->out, 1) ||
-         !only(&p->filter.inputs, filter_parts, 3))) {
-        return "the filter's layers";
-    }
-    if (p->filter.present && has(&p->filter.inputs, TM_IN_EDGE_FEATURES) && has_twice(p)) {
-        return "an edge feature twice";
-    }
-    if (p->gnn.kind != TM_GNN_INTERACTION || p->gnn.steps == 0 || !narrow(width)) {
-        return "the kind of gnn";
-    }
-    const tm_mlp_t *square[] = {&p->gnn.node_encoder, &p->gnn.edge_encoder, &p->gnn.node_mlp,
-                                &p->gnn.edge_mlp};
-    for (int k = 0; k < 4; k++) {
-        if (!units_of(square[k], &units) || units.n > TM_FUSED_LAYERS_MAX ||
-            !widths_are(&units, width, 0)) {
-            return "the gnn's layers";
-        }
-    }
-    if (!units_of(&p->gnn.output, &units) || !widths_are(&units, width, 1)) {
-        return "the gnn's layers";
-    }
-    if (!only(&p->gnn.edge_encoder_inputs, filter_parts, 3) ||
-        !only(&p->gnn.node_inputs, node_parts, 8) || !only(&p->gnn.edge_inputs, edge_parts, 6) ||
-        !has(&p->gnn.edge_inputs, TM_IN_E) || !only(&p->gnn.output_inputs, out_parts, 5) ||
-        !has(&p->gnn.output_inputs, TM_IN_E)) {
-        return "the gnn's inputs";
-    }
-    if ((tm_post_wanted(p) || p->tracks.fit.present) && !tm_fused_post_can_run(p)) {
-        return "the steps behind the track builder";
-    }
-    return NULL;
-}
-
-bool tm_fused_can_run(const tm_pipeline_t *pipeline, const char **why) {
-    const char *reason = obstacle(pipeline);
-    if (why) {
-        *why = reason;
-    }
-    return !reason;
 }
