@@ -76,6 +76,21 @@ static double weight_of(const tm_event_file_t *event, uint32_t point) {
     return event->link_offset[point + 1] > event->link_offset[point] ? 1 : 0;
 }
 
+static bool is_hard(const state_t *s, uint32_t particle) {
+    return tm_particle_pt(&s->event->particles[particle]) > s->options->pt_min_gev;
+}
+
+/* The point's weight, to the sums of all points and of those of hard particles. */
+static void add_total_weight(const state_t *s, uint32_t point, tm_score_t *score) {
+    bool hard = false;
+    uint32_t end = links_end(s->event, point, s->options);
+    for (uint32_t l = s->event->link_offset[point]; l < end && !hard; l++) {
+        hard = is_hard(s, s->event->link_particle[l]);
+    }
+    score->total_weight += weight_of(s->event, point);
+    score->total_hard_weight += hard ? weight_of(s->event, point) : 0;
+}
+
 /* TrackML's score knows no least length and one particle per point: the majority particle's points
  * count when it owns more than half of the track, which holds more than half of it. */
 static void add_weight(const state_t *s, const uint32_t *point, uint32_t n, uint32_t majority,
@@ -84,14 +99,17 @@ static void add_weight(const state_t *s, const uint32_t *point, uint32_t n, uint
     if (2 * k <= n || 2 * k <= s->hits[majority]) {
         return;
     }
+    double weight = 0;
     for (uint32_t i = 0; i < n; i++) {
         uint32_t end = links_end(s->event, point[i], s->options);
         for (uint32_t l = s->event->link_offset[point[i]]; l < end; l++) {
             if (s->event->link_particle[l] == majority) {
-                score->good_weight += weight_of(s->event, point[i]);
+                weight += weight_of(s->event, point[i]);
             }
         }
     }
+    score->good_weight += weight;
+    score->good_hard_weight += is_hard(s, majority) ? weight : 0;
 }
 
 /* What a track is by the three definitions. */
@@ -355,7 +373,7 @@ tm_status_t tm_score_event(const tm_event_file_t *event, const tm_tracks_t *trac
         goto end;
     }
     for (uint32_t i = 0; i < event->n_points; i++) {
-        score->total_weight += weight_of(event, i);
+        add_total_weight(&s, i, score);
         for (uint32_t l = event->link_offset[i]; l < links_end(event, i, options); l++) {
             s.hits[event->link_particle[l]]++;
         }
@@ -382,8 +400,7 @@ tm_status_t tm_score_event(const tm_event_file_t *event, const tm_tracks_t *trac
         if (kind == TM_TRACK_SHORT) {
             continue;
         }
-        bool hard = majority != NO_PARTICLE &&
-                    tm_particle_pt(&event->particles[majority]) > options->pt_min_gev;
+        bool hard = majority != NO_PARTICLE && is_hard(&s, majority);
         bool good = kind == TM_TRACK_MATCHED;
         score->tracks++;
         score->matched += good;
@@ -477,6 +494,8 @@ void tm_score_add(tm_score_t *sum, const tm_score_t *one) {
     sum->particle_hits += one->particle_hits;
     sum->good_weight += one->good_weight;
     sum->total_weight += one->total_weight;
+    sum->good_hard_weight += one->good_hard_weight;
+    sum->total_hard_weight += one->total_hard_weight;
     add_bins(sum->pt, one->pt);
     add_bins(sum->eta, one->eta);
     add_bins(sum->radius, one->radius);
@@ -527,4 +546,7 @@ double tm_score_completeness(const tm_score_t *s) {
 }
 double tm_score_trackml(const tm_score_t *s) {
     return rate(s->good_weight, s->total_weight);
+}
+double tm_score_hard_trackml(const tm_score_t *s) {
+    return rate(s->good_hard_weight, s->total_hard_weight);
 }

@@ -89,12 +89,14 @@ typedef struct {
     tm_match_t perfect; /* exactly the particle's points */
     uint64_t true_edges, found_edges; /* of wanted particles: neighbours, and found as such */
     uint64_t track_edges, pure_edges; /* of tracks: neighbours, and of one particle both */
-    uint64_t good_hits;     /* of tracks that match a wanted particle: points of that particle, */
-    uint64_t track_hits;    /*   all points of the track, */
-    uint64_t particle_hits; /*   all points of the particle */
-    double good_weight;     /* TrackML: weight of the majority points of good tracks, */
-    double total_weight;    /*   and of all points */
-    bool weighted;          /* every event brought weights of its own */
+    uint64_t good_hits;       /* of tracks that match a wanted particle: points of that particle, */
+    uint64_t track_hits;      /*   all points of the track, */
+    uint64_t particle_hits;   /*   all points of the particle */
+    double good_weight;       /* TrackML: weight of the majority points of good tracks, */
+    double total_weight;      /*   and of all points */
+    double good_hard_weight;  /* the same of tracks whose majority particle has pT > pt_min_gev, */
+    double total_hard_weight; /*   and of all points of such particles */
+    bool weighted;            /* every event brought weights of its own */
     tm_score_bin_t pt[TM_SCORE_BINS], eta[TM_SCORE_BINS], radius[TM_SCORE_BINS];
     tm_curve_bin_t pt_curve[TM_CURVE_BINS];  /* tracks: all that count */
     tm_curve_bin_t eta_curve[TM_CURVE_BINS]; /* tracks: hard ones */
@@ -125,6 +127,7 @@ double tm_score_duplicates(const tm_score_t *s); /* duplicates / tracks */
 double tm_score_purity(const tm_score_t *s);     /* good_hits / track_hits */
 double tm_score_completeness(const tm_score_t *s); /* good_hits / particle_hits */
 double tm_score_trackml(const tm_score_t *s);      /* good_weight / total_weight */
+double tm_score_hard_trackml(const tm_score_t *s); /* good_hard_weight / total_hard_weight */
 
 double tm_score_edge_efficiency(const tm_score_t *s); /* found_edges / true_edges */
 double tm_score_edge_purity(const tm_score_t *s);     /* pure_edges / track_edges */

@@ -128,6 +128,8 @@ void tm_report_score(FILE *out, const tm_score_t *s, const tm_score_options_t *o
     fprintf(out, "  %-16s %9.4f   %s\n", "TrackML score", tm_score_trackml(s),
             s->weighted ? "with the weights of the files"
                         : "every point of a particle weighs the same: the files have no weights");
+    fprintf(out, "  %-16s %9.4f   %s\n", "TrackML, hard", tm_score_hard_trackml(s),
+            "the same of points of particles above the pT cut");
     if (with_bins) {
         fprintf(out, "\nEfficiency by\n");
         print_bins(out, "pT (GeV)", s->pt, tm_score_pt_edges, options->pt_min_gev);
@@ -186,8 +188,9 @@ json_t *tm_report_score_json(const tm_score_t *s) {
         (json_int_t)s->hard_matched, "pt_bins", bins_json(s->pt), "eta_bins", bins_json(s->eta),
         "radius_bins", bins_json(s->radius));
     json_t *more = json_pack(
-        "{so so so sI sI sI sI sI sI so so so so}", "fakes_5",
-        number_or_null(tm_score_long_fakes(s)), "edge_efficiency",
+        "{so so so so sI sI sI sI sI sI so so so so}", "fakes_5",
+        number_or_null(tm_score_long_fakes(s)), "trackml_hard",
+        number_or_null(tm_score_hard_trackml(s)), "edge_efficiency",
         number_or_null(tm_score_edge_efficiency(s)), "edge_purity",
         number_or_null(tm_score_edge_purity(s)), "n_hard_5", (json_int_t)s->long_hard,
         "n_hard_matched_5", (json_int_t)s->long_hard_matched, "n_true_edges",

@@ -149,8 +149,8 @@ def slow_score(event, tracks, pt_min=0.9, eta_max=4.0, hits_min=3, track_hits_mi
         rows = sorted(points, key=lambda i: (event["x_um"][i] ** 2 + event["y_um"][i] ** 2 + event["z_um"][i] ** 2, i))
         return [tuple(sorted(pair)) for pair in zip(rows, rows[1:])]
 
-    # TrackML's score with every point of a particle weighing 1, of tracks of any length
-    good = 0
+    # TrackML's score with every point of a particle weighing 1, of tracks of any length; and of hard particles alone
+    good, good_hard = 0, 0
     for hits in tracks.values():
         counts = {}
         for hit in hits:
@@ -159,7 +159,10 @@ def slow_score(event, tracks, pt_min=0.9, eta_max=4.0, hits_min=3, track_hits_mi
         best = max(counts, key=lambda p: (counts[p], -p)) if counts else None
         if best is not None and counts[best] / len(hits) > 0.5 and counts[best] / len(points_of[best]) > 0.5:
             good += counts[best]
+            good_hard += counts[best] if pt[best] > pt_min else 0
+    hard_points = {hit for particle, points in points_of.items() if pt[particle] > pt_min for hit in points}
     result["trackml"] = float("%.10g" % (good / len(particles_of)))
+    result["trackml_hard"] = float("%.10g" % (good_hard / len(hard_points)))
 
     track_edges = set()
     for hits in tracks.values():

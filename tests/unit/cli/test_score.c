@@ -97,7 +97,7 @@ static void test_perfect(void **state) {
     assert_true(s.wanted == 2 && s.found == 2 && s.tracks == 2 && s.matched == 2 && s.hard == 2);
     assert_true(tm_score_efficiency(&s) == 1 && tm_score_fakes(&s) == 0 &&
                 tm_score_purity(&s) == 1 && tm_score_completeness(&s) == 1 &&
-                tm_score_trackml(&s) == 1);
+                tm_score_trackml(&s) == 1 && tm_score_hard_trackml(&s) == 1);
 }
 
 /* Exactly half is not a majority, on either side. */
@@ -192,6 +192,10 @@ static void test_merged(void **state) {
     first.first_only = true; /* then particle b has one point and is not wanted */
     s = score(&w, &t, &first, NULL);
     assert_true(s.wanted == 1 && s.found == 1);
+    w.particle[0].px =
+        0.5f; /* of a soft and a hard particle: hard; but the track is the soft one's */
+    s = score(&w, &t, NULL, NULL);
+    assert_true(s.total_hard_weight == 4 && s.good_hard_weight == 0 && s.good_weight == 3);
 }
 
 static void test_duplicates(void **state) {
@@ -257,12 +261,19 @@ static void test_weights_and_sum(void **state) {
     tm_score_t one = score(&w, &t, NULL, NULL), sum = {0};
     /* 0: two of its three points are a's, two of a's three are in it */
     assert_true(fabs(tm_score_trackml(&one) - 0.7) < 1e-6 && one.weighted);
+    assert_true(fabs(tm_score_hard_trackml(&one) - 0.7) < 1e-6);
+    w.particle[1].px = 0.5f; /* soft: what counts are a's points alone, of which one is missing */
+    tm_score_t hard = score(&w, &t, NULL, NULL);
+    assert_true(fabs(tm_score_trackml(&hard) - 0.7) < 1e-6);
+    assert_true(fabs(tm_score_hard_trackml(&hard) - 0.5) < 1e-6);
+    w.particle[1].px = 2;
     tm_score_add(&sum, &one);
     assert_true(sum.weighted);
     w.event.hit_weight = NULL;
     tm_score_t two = score(&w, &t, NULL, NULL);
     assert_true(fabs(tm_score_trackml(&two) - 5.0 / 6) < 1e-12 && !two.weighted);
     tm_score_add(&sum, &two);
+    assert_true(fabs(tm_score_hard_trackml(&sum) - 5.7 / 7) < 1e-6);
     assert_true(!sum.weighted && sum.events == 2 && sum.wanted == 4 && sum.found == 4);
     assert_true(sum.eta[0].wanted == 4 && sum.pt[2].found == 4);
 }
@@ -291,7 +302,7 @@ static void test_empty(void **state) {
     one_owner(&w, "", 0);
     tm_score_t s = score(&w, &t, NULL, NULL);
     assert_true(s.events == 1 && s.wanted == 0 && isnan(tm_score_efficiency(&s)) &&
-                isnan(tm_score_trackml(&s)));
+                isnan(tm_score_trackml(&s)) && isnan(tm_score_hard_trackml(&s)));
 }
 
 /* ---- the second implementation: for every pair of track and particle, count points ---- */
