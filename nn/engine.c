@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "nn/engine.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <limits.h>
 #include <stdio.h>
@@ -285,15 +286,21 @@ static void find_alone(tm_engine_t *engine, tm_engine_item_t *item) {
                                   &item->counts, &item->err);
 }
 
-void tm_engine_find_batch(tm_engine_t *engine, tm_engine_item_t *items, uint32_t n) {
-    bool ran = false;
-    bool together = n > 1 && n <= TM_ENGINE_BATCH_MAX && engine->stages->find;
-    for (uint32_t i = 0; i < n && together; i++) {
-        tm_error_t err = {0};
-        together = tm_event_check(items[i].event, &items[i].n_points, &err) == TM_OK &&
-                   items[i].n_points <= TM_ENGINE_SMALL_POINTS;
+/* Whether small or not: those of one kind can be computed together. */
+typedef enum { KIND_ALONE, KIND_SMALL, KIND_OTHER } kind_t;
+
+static kind_t kind_of(const tm_engine_t *engine, tm_engine_item_t *item) {
+    tm_error_t err = {0};
+    if (!engine->stages->find || tm_event_check(item->event, &item->n_points, &err) != TM_OK ||
+        item->n_points > TM_ENGINE_TOGETHER_POINTS) {
+        return KIND_ALONE;
     }
-    for (uint32_t i = 0; i < n && together; i++) {
+    return item->n_points <= TM_ENGINE_SMALL_POINTS ? KIND_SMALL : KIND_OTHER;
+}
+
+static void find_together(tm_engine_t *engine, tm_engine_item_t *items, uint32_t n) {
+    bool ran = false;
+    for (uint32_t i = 0; i < n; i++) {
         *items[i].tracks = (tm_tracks_t){0};
         items[i].counts = (tm_engine_counts_t){0};
         items[i].status = TM_OK;
@@ -301,7 +308,7 @@ void tm_engine_find_batch(tm_engine_t *engine, tm_engine_item_t *items, uint32_t
             items[i].timings->count = 0;
         }
     }
-    if (together) {
+    if (n > 1) {
         tm_error_t err = {0};
         tm_status_t status = engine->stages->find(engine->device, items, n, &ran, &err);
         ran = ran && status == TM_OK;
@@ -312,5 +319,34 @@ void tm_engine_find_batch(tm_engine_t *engine, tm_engine_item_t *items, uint32_t
     /* one bad event must not spoil the others: each by itself then */
     for (uint32_t i = 0; i < n && !ran; i++) {
         find_alone(engine, &items[i]);
+    }
+}
+
+void tm_engine_find_batch(tm_engine_t *engine, tm_engine_item_t *items, uint32_t n) {
+    kind_t kind[TM_ENGINE_BATCH_MAX];
+    bool done[TM_ENGINE_BATCH_MAX] = {0};
+    tm_engine_item_t some[TM_ENGINE_BATCH_MAX];
+    uint32_t place[TM_ENGINE_BATCH_MAX];
+    assert(n <= TM_ENGINE_BATCH_MAX);
+    for (uint32_t i = 0; i < n; i++) {
+        kind[i] = kind_of(engine, &items[i]);
+    }
+    for (uint32_t first = 0; first < n; first++) {
+        uint64_t points = 0;
+        uint32_t n_some = 0;
+        for (uint32_t i = first; i < n && !done[first]; i++) {
+            bool fits = i == first || (kind[i] == kind[first] && kind[i] != KIND_ALONE &&
+                                       points + items[i].n_points <= TM_ENGINE_BATCH_POINTS);
+            if (!done[i] && fits) {
+                points += items[i].n_points;
+                place[n_some] = i;
+                some[n_some++] = items[i];
+            }
+        }
+        find_together(engine, some, n_some);
+        for (uint32_t k = 0; k < n_some; k++) {
+            items[place[k]] = some[k];
+            done[place[k]] = true;
+        }
     }
 }

@@ -78,12 +78,15 @@ typedef struct {
     tm_error_t err;
 } tm_engine_item_t;
 
-/* Events of at most this many points are worth running together. */
+/* Events of at most so many points, together at most so many, are worth running together; small
+ * ones and others apart. */
 #define TM_ENGINE_SMALL_POINTS 8192u
+#define TM_ENGINE_TOGETHER_POINTS 49152u
+#define TM_ENGINE_BATCH_POINTS 114688u
 #define TM_ENGINE_BATCH_MAX 64u
 
-/* Finds the tracks of n events, 1 to TM_ENGINE_BATCH_MAX; small ones together where the device can.
- * Each gets the bytes that it would get alone. */
+/* Finds the tracks of n events, 1 to TM_ENGINE_BATCH_MAX; together where the device can. Each gets
+ * the bytes that it would get alone. */
 void tm_engine_find_batch(tm_engine_t *engine, tm_engine_item_t *items, uint32_t n);
 
 #endif

@@ -89,8 +89,8 @@ struct tm_stages {
                           tm_error_t *err);
 
     /* All stages at once, where a device can do that better than one by one; else NULL. items: checked,
-     * with n_points set; several of them are small (TM_ENGINE_SMALL_POINTS). On success and *ran they
-     * all have their tracks, timings and (of one event) counts. Not *ran: the stages have to go one by
+     * with n_points set; several of them are all small (TM_ENGINE_SMALL_POINTS) or all not, and within
+     * the limits of nn/engine.h. On success and *ran they all have their tracks, timings and (of one event) counts. Not *ran: the stages have to go one by
      * one. On failure nothing is handed out, and *err may be due to any of the events. */
     tm_status_t (*find)(tm_device_t *device, tm_engine_item_t *items, uint32_t n, bool *ran,
                         tm_error_t *err);

@@ -50,12 +50,12 @@ typedef struct tm_backend {
     tm_status_t (*run)(void *slot, uint32_t model, const tm_columns_t *in,
                        const volatile int *cancelled, tm_backend_result_t *out, tm_error_t *err);
 
-    /* The following four may be left out: one request at a time then.
+    /* The following five may be left out: one request at a time then.
      * n requests (1 … TM_BACKEND_BATCH_MAX) for models[model] together. Each gets the answer, and
      * the status, that it would get alone: a bad one fails by itself. */
     void (*run_batch)(void *slot, uint32_t model, tm_backend_item_t *items, uint32_t n);
-    /* Only requests with at most so many rows do. */
-    uint64_t batch_rows;
+    /* Only requests with at most so many rows do; and so many rows of all that run together. */
+    uint64_t batch_rows, batch_rows_all;
     /* How many together gain most on its device; 1 … TM_BACKEND_BATCH_MAX. */
     uint32_t (*batch)(void *state);
 

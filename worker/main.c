@@ -40,7 +40,7 @@ static int serve(tm_options_t *options) {
         goto done;
     }
     if (batch > 1) {
-        tm_log(TM_LOG_INFO, "up to %u small events are computed together", batch);
+        tm_log(TM_LOG_INFO, "up to %u events are computed together", batch);
     }
     print_ready(identity);
     code = tm_session_run(&options->session, slots);

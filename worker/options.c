@@ -29,7 +29,7 @@ const char tm_options_help[] =
     "                           fail_on, crash_on, hang_on (COLUMN), checksum=yes|no, name,\n"
     "                           version, hash\n"
     "  --slots N                events computed at once (default 1)\n"
-    "  --batch N                small events that wait are computed together, so many at most:\n"
+    "  --batch N                events that wait are computed together, so many at most:\n"
     "                           1 to 64 (default 16 on a GPU, else 1)\n"
     "  --threads N              threads of each slot (default: processors / slots)\n"
     "  --device DEVICE          gnn: cpu, cuda or cuda:N (default auto: a GPU where there is one)\n"

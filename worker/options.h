@@ -14,7 +14,7 @@ typedef struct {
     const char *model[TM_OPTIONS_ARGUMENTS_MAX]; /* borrowed from argv */
     int n_models;
     int threads;        /* per slot */
-    uint32_t batch;     /* small events run together at most; 0: the back end chooses */
+    uint32_t batch;     /* events run together at most; 0: the back end chooses */
     const char *device; /* borrowed from argv; NULL: the back end chooses */
     bool help, version;
     char name[TM_NAME_MAX + 1];

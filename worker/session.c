@@ -20,10 +20,10 @@ typedef enum { RUNNING, DRAINING, LEAVING } phase_t;
 
 typedef struct {
     tm_link_t *link;
-    uint32_t granted; /* credit that the broker has and has not used */
-    uint32_t extra;   /* attempts held for it beyond its share, while it sends small events */
-    bool sends_small; /* the last one was */
-    bool ended;       /* an attempt has, since credit was granted last */
+    uint32_t granted;  /* credit that the broker has and has not used */
+    uint32_t extra;    /* attempts held for it beyond its share, while its events run together */
+    uint32_t together; /* events like its last one that do; 1: none */
+    bool ended;        /* an attempt has, since credit was granted last */
     bool refusal_told;
 } broker_t;
 
@@ -186,8 +186,8 @@ static void on_dispatch(void *user, uint32_t index, const tm_message_t *m, zmq_m
     attempt->model = model;
     attempt->deadline_ms = tm_clock_ms() + m->ttl_ms;
     attempt->alone = m->attempt > 1;
-    broker->sends_small = tm_slots_small(s->slots, attempt);
-    broker->extra = broker->sends_small ? broker->extra : 0;
+    broker->together = tm_slots_together(s->slots, attempt);
+    broker->extra = broker->together > 1 ? broker->extra : 0;
     tm_slots_submit(s->slots, attempt);
 }
 
@@ -216,9 +216,10 @@ static uint32_t on_running(void *user, uint32_t index) {
 
 static void adapt_extra(const session_t *s, broker_t *broker) {
     uint32_t slots = s->options->identity.slots;
-    uint32_t most = (slots + 1) * tm_slots_batch(s->slots);
+    uint32_t most = (slots + 1) * (broker->together > 1 ? broker->together : 1);
     most = (most < TM_CREDIT_MAX ? most : TM_CREDIT_MAX) - (slots + 1);
-    if (broker->granted == 0 && broker->sends_small) {
+    broker->extra = broker->extra < most ? broker->extra : most;
+    if (broker->granted == 0 && broker->together > 1) {
         broker->extra = 2 * broker->extra + 1 < most ? 2 * broker->extra + 1 : most;
     } else if (broker->granted > 0 && broker->extra > 0) {
         broker->extra--;

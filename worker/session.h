@@ -7,12 +7,12 @@
  * there when a slot gets free. This total is split among the brokers where the worker is registered
  * (at least 1 each), anew whenever one comes or goes.
  *
- * Slots that run small events together (tm_slots_batch) want more, or there is never a batch to take;
+ * Slots that run events together (tm_slots_together) want more, or there is never a batch to take;
  * but large events must not pile up here while another worker is free, and credit cannot be taken
- * back. So a broker gets more only while it uses all that it has and sends nothing but small events:
- * each time an attempt ends and no credit is left unused, its extra doubles, up to a batch for each
- * slot and one that waits; each time some is left, the extra falls by one; the first large event ends
- * it. What can still come after that is the last grant, a batch or so.
+ * back. So a broker gets more only while it uses all that it has and sends nothing but events that run
+ * together: each time an attempt ends and no credit is left unused, its extra doubles, up to a batch of
+ * events like the last one for each slot and one that waits; each time some is left, the extra falls by
+ * one; the first event that runs alone ends it. What can still come then is the last grant, a batch or so.
  *
  * A registration that is lost (silence, a new run of the broker) makes the broker give its attempts
  * to other workers: those that wait here are dropped; those that run go on, and their results are

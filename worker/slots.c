@@ -235,8 +235,13 @@ uint32_t tm_slots_batch(const tm_slots_t *slots) {
     return slots->batch;
 }
 
-bool tm_slots_small(const tm_slots_t *slots, const tm_attempt_t *attempt) {
-    return slots->batch > 1 && attempt->rows <= slots->backend->batch_rows;
+uint32_t tm_slots_together(const tm_slots_t *slots, const tm_attempt_t *attempt) {
+    const tm_backend_t *backend = slots->backend;
+    if (slots->batch == 1 || attempt->rows > backend->batch_rows) {
+        return 1;
+    }
+    uint64_t most = attempt->rows > 0 ? backend->batch_rows_all / attempt->rows : slots->batch;
+    return most < 1 ? 1 : most < slots->batch ? (uint32_t)most : slots->batch;
 }
 
 void tm_slots_submit(tm_slots_t *slots, tm_attempt_t *attempt) {
@@ -377,7 +382,8 @@ static slot_t *free_slot(tm_slots_t *slots, uint32_t *n_free) {
 
 static bool fits_batch(const tm_slots_t *slots, const tm_attempt_t *first,
                        const tm_attempt_t *attempt) {
-    return attempt->model == first->model && !attempt->alone && tm_slots_small(slots, attempt);
+    return attempt->model == first->model && !attempt->alone &&
+           tm_slots_together(slots, attempt) > 1;
 }
 
 /* The oldest waiting attempt, and with it the slot's share of those that can go with it. */
@@ -393,8 +399,10 @@ static void fill(tm_slots_t *slots, slot_t *slot, uint32_t n_free) {
     }
     uint32_t share = (n + n_free - 1) / n_free;
     share = share < slots->batch ? share : slots->batch;
-    for (tm_attempt_t **at = &slots->waiting; slot->n_running < share;) {
-        if (fits_batch(slots, first, *at)) {
+    uint64_t rows = first->rows;
+    for (tm_attempt_t **at = &slots->waiting; slot->n_running < share && *at != NULL;) {
+        if (fits_batch(slots, first, *at) && rows + (*at)->rows <= slots->backend->batch_rows_all) {
+            rows += (*at)->rows;
             slot->running[slot->n_running++] = unlink_waiting(slots, at);
         } else {
             at = &(*at)->next;

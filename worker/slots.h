@@ -8,8 +8,8 @@
  * readable, so that the session can sleep in zmq_poll.
  *
  * Batches: a slot that gets free takes the oldest waiting attempt, and with it up to batch − 1 others
- * of the same model, oldest first, if all of them are small (tm_slots_small); free slots share what
- * waits evenly, and none waits for more to come. The attempts of a batch start and end together; each
+ * of the same model, oldest first, as the back end's limits allow (tm_slots_together); free slots share
+ * what waits evenly, and none waits for more to come. The attempts of a batch start and end together; each
  * has its own outcome. An attempt at a request that failed before (->alone) runs by itself: if it was
  * one event that killed a worker, its neighbours must not be there when it kills the next.
  */
@@ -34,8 +34,8 @@ void tm_slots_destroy(tm_slots_t **p);
 int tm_slots_fd(const tm_slots_t *slots);
 
 uint32_t tm_slots_batch(const tm_slots_t *slots);
-/* Whether the attempt's event is one of those that may run together; never if batch is 1. */
-bool tm_slots_small(const tm_slots_t *slots, const tm_attempt_t *attempt);
+/* How many events like the attempt's run together at most; 1: it runs alone. */
+uint32_t tm_slots_together(const tm_slots_t *slots, const tm_attempt_t *attempt);
 
 /* Puts an attempt (taken) at the end of the queue. It starts at a later tm_slots_pump. */
 void tm_slots_submit(tm_slots_t *slots, tm_attempt_t *attempt);

@@ -62,27 +62,27 @@ static cloud_t part_of(const cloud_t &c, uint32_t n) {
 static void bench(const std::vector<cloud_t> &events, float r, const char *name) {
     enum { ORDER, PLACE, FIND, COLLECT, ALL, PARTS };
     const tm_pipeline_t *p = pipeline_for(events[0].dim, r, TM_DIRECTION_OUTWARD, true, true);
-    const bool large_ = is_large(events);
+    const bool ordered = is_ordered(events);
     std::vector<float> times[PARTS];
     cudaEvent_t mark[PARTS + 1];
     cudaGraph_t graph;
     cudaGraphExec_t exec;
     rig_t rig = rig_open(p, points_of(events), tiles_of(events), 160u << 20);
     upload(&rig, events);
-    launch(&rig, large_);
+    launch(&rig, ordered);
     result_t first = fetch(&rig);
     for (cudaEvent_t &m : mark) {
         CUDA(cudaEventCreate(&m));
     }
     CUDA(cudaStreamBeginCapture(rig.stream, cudaStreamCaptureModeThreadLocal));
-    launch(&rig, large_);
+    launch(&rig, ordered);
     CUDA(cudaStreamEndCapture(rig.stream, &graph));
     CUDA(cudaGraphInstantiate(&exec, graph, 0));
     for (int run = -3; run < BENCH_RUNS; run++) {
         const tm_fused_search_t *s = &rig.search;
         reset_counts(&rig, events);
         CUDA(cudaEventRecord(mark[ORDER], rig.stream));
-        CUDA(tm_fused_order(s, &rig.in, large_, rig.order, rig.stream));
+        CUDA(tm_fused_order(s, &rig.in, ordered, rig.order, rig.stream));
         CUDA(cudaEventRecord(mark[PLACE], rig.stream));
         CUDA(tm_fused_search_place(s, &rig.in, rig.order, rig.stream));
         CUDA(cudaEventRecord(mark[FIND], rig.stream));

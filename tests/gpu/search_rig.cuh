@@ -148,6 +148,7 @@ typedef struct {
     tm_fused_search_input_t in;
     tm_fused_edges_t edges;
     uint32_t *order;
+    uint32_t *event_rows;
     tm_fused_tile_t *tiles;
     float *embedding;
     float4 *place;
@@ -166,6 +167,7 @@ static inline void cut(rig_t *rig, const tm_pipeline_t *p, tm_fused_arena_t *are
     const tm_fused_capacity_t *c = &rig->capacity;
     CUDA(tm_fused_search_plan(p, c, processors(), arena, &rig->search));
     rig->in.counts = tm_fused_take<tm_fused_counts_t>(arena, 1);
+    rig->event_rows = tm_fused_take<uint32_t>(arena, c->events + 1);
     rig->tiles = tm_fused_take<tm_fused_tile_t>(arena, c->tiles);
     rig->embedding = tm_fused_take<float>(arena, (size_t)c->points * p->embed.mlp.out);
     rig->place = tm_fused_take<float4>(arena, c->points);
@@ -187,6 +189,7 @@ static inline rig_t rig_open(const tm_pipeline_t *p, uint32_t points, uint32_t t
     CUDA(cudaMemset(rig.memory, 0xa5, arena.used)); /* whatever was there before */
     arena = (tm_fused_arena_t){.base = (char *)rig.memory};
     cut(&rig, p, &arena);
+    rig.in.event_rows = rig.event_rows;
     rig.in.tiles = rig.tiles;
     rig.in.embedding = rig.embedding;
     rig.in.place = rig.place;
@@ -217,8 +220,8 @@ static inline uint32_t points_of(const std::vector<cloud_t> &events) {
     return n;
 }
 
-static inline bool is_large(const std::vector<cloud_t> &events) {
-    return events.size() == 1 && events[0].n > TM_FUSED_SMALL_POINTS;
+static inline bool is_ordered(const std::vector<cloud_t> &events) {
+    return !events.empty() && events[0].n > TM_FUSED_SMALL_POINTS;
 }
 
 static inline void reset_counts(rig_t *rig, const std::vector<cloud_t> &events) {
@@ -231,9 +234,12 @@ static inline void reset_counts(rig_t *rig, const std::vector<cloud_t> &events) 
 static inline void upload(rig_t *rig, const std::vector<cloud_t> &events) {
     /* not a vector: nvcc 13.0 trips over vectors of a C struct without a tag */
     tm_fused_tile_t *tiles = (tm_fused_tile_t *)calloc(tiles_of(events) + 1, sizeof *tiles);
+    uint32_t event_rows[TM_FUSED_EVENTS_MAX + 1];
+    uint32_t n_events = 0;
     uint32_t n_tiles = 0;
     size_t at = 0;
     for (const cloud_t &c : events) {
+        event_rows[n_events++] = (uint32_t)at;
         uint32_t first = n_tiles;
         uint32_t end = first + tm_gpu_blocks(c.n, TM_GPU_TILE);
         for (uint32_t i = 0; i < c.n; i += TM_GPU_TILE) {
@@ -247,13 +253,16 @@ static inline void upload(rig_t *rig, const std::vector<cloud_t> &events) {
         CUDA(cudaMemcpy(rig->rho + at, c.rho.data(), c.n * sizeof(float), cudaMemcpyHostToDevice));
         at += c.n;
     }
+    event_rows[n_events] = (uint32_t)at;
+    CUDA(cudaMemcpy(rig->event_rows, event_rows, (n_events + 1) * sizeof *event_rows,
+                    cudaMemcpyHostToDevice));
     CUDA(cudaMemcpy(rig->tiles, tiles, n_tiles * sizeof *tiles, cudaMemcpyHostToDevice));
     free(tiles);
     reset_counts(rig, events);
 }
 
-static inline void launch(rig_t *rig, bool large) {
-    CUDA(tm_fused_order(&rig->search, &rig->in, large, rig->order, rig->stream));
+static inline void launch(rig_t *rig, bool ordered) {
+    CUDA(tm_fused_order(&rig->search, &rig->in, ordered, rig->order, rig->stream));
     CUDA(tm_fused_search(&rig->search, &rig->in, rig->order, &rig->edges, rig->stream));
 }
 

@@ -473,6 +473,41 @@ static void test_batches(void **state) {
     gpu->stages->close(&gpu);
 }
 
+/* Larger ones, which are put in order for the search: alone, of both kinds together, more than fit. */
+static void test_larger_batches(void **state) {
+    (void)state;
+    static const uint32_t sizes[] = {8193, 300, 20000, 9000, 1, 21647, 8192, 12000};
+    enum { COUNT = sizeof sizes / sizeof sizes[0] };
+    if (is_quick && !getenv("TM_LARGE_POINTS")) {
+        skip();
+    }
+    tm_error_t err = {0};
+    tm_engine_t *engine = NULL;
+    tm_columns_t columns[2 * COUNT];
+    tm_tracks_t together[2 * COUNT] = {0};
+    tm_engine_item_t items[2 * COUNT] = {0};
+    uint32_t n_tracks = 0;
+    MUST(tm_engine_new_on(&tm_stages_cuda, pipeline, NULL, &engine, &err));
+    for (uint32_t i = 0; i < 2 * COUNT; i++) {
+        const tm_event_file_t *event = &events[i % n_events];
+        uint32_t n = event->n_points < sizes[i % COUNT] ? event->n_points : sizes[i % COUNT];
+        cut_columns(&event->columns, (event->n_points - n) / 2, n, &columns[i]);
+        items[i] = (tm_engine_item_t){.event = &columns[i], .tracks = &together[i]};
+    }
+    tm_engine_find_batch(engine, items, 2 * COUNT);
+    for (uint32_t i = 0; i < 2 * COUNT; i++) {
+        tm_tracks_t alone = {0};
+        assert_int_equal(items[i].status, TM_OK);
+        MUST(tm_engine_find(engine, &columns[i], NULL, &alone, NULL, NULL, &err));
+        assert_same_tracks(&together[i], &alone, true);
+        n_tracks += alone.n_tracks;
+        tm_tracks_clear(&alone);
+        tm_tracks_clear(&together[i]);
+    }
+    assert_true(n_tracks > 0);
+    tm_engine_destroy(&engine);
+}
+
 /* Through the engine: a bad event in a batch fails alone. */
 static void test_bad_event_in_batch(void **state) {
     (void)state;
@@ -614,13 +649,10 @@ int main(int argc, char **argv) {
         read_event(argv[k]);
     }
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_stages),
-        cmocka_unit_test(test_other_models),
-        cmocka_unit_test(test_few_points),
-        cmocka_unit_test(test_batches),
-        cmocka_unit_test(test_bad_event_in_batch),
-        cmocka_unit_test(test_same_bytes),
-        cmocka_unit_test(test_large_event),
+        cmocka_unit_test(test_stages),         cmocka_unit_test(test_other_models),
+        cmocka_unit_test(test_few_points),     cmocka_unit_test(test_batches),
+        cmocka_unit_test(test_larger_batches), cmocka_unit_test(test_bad_event_in_batch),
+        cmocka_unit_test(test_same_bytes),     cmocka_unit_test(test_large_event),
     };
     int failed = is_quick ? cmocka_run_group_tests_name("fused, quick", tests, NULL, NULL)
                           : cmocka_run_group_tests_name("fused", tests, NULL, NULL);

@@ -207,15 +207,11 @@ class batch_t {
         CUDA(cudaStreamCreateWithFlags(&context.stream, cudaStreamNonBlocking));
         context.pipeline = pipeline;
         context.processors = processors;
+        uint32_t *event_row = header.event_rows;
         for (const event_t &e : events) {
             const uint32_t first = (uint32_t)place.size();
+            *event_row++ = first;
             const uint32_t n = (uint32_t)e.r.size();
-            const uint32_t event_first = (uint32_t)tiles.size();
-            const uint32_t event_end = event_first + (n + TM_GPU_TILE - 1) / TM_GPU_TILE;
-            for (uint32_t at = 0; at < n; at += TM_GPU_TILE) {
-                tiles.push_back({{first + at, std::min<uint32_t>(n - at, TM_GPU_TILE), event_first,
-                                  event_end}});
-            }
             for (uint32_t i = 0; i < n; i++) {
                 place.push_back(make_float4(e.r[i], e.phi[i], e.z[i], 0));
                 rho.push_back(e.rho[i]);
@@ -226,9 +222,9 @@ class batch_t {
                 logits.push_back(e.logits[k]);
             }
         }
+        *event_row = (uint32_t)place.size();
         header.counts.n_points = (uint32_t)place.size();
         header.counts.n_events = (uint32_t)events.size();
-        header.counts.n_tiles = (uint32_t)tiles.size();
         header.counts.n_links = (uint32_t)src.size();
         header.counts.flags = flags;
         tm_fused_arena_t arena = {};
@@ -262,7 +258,6 @@ class batch_t {
         CUDA(cudaMemsetAsync(base, fill, bytes, context.stream));
         CUDA(cudaStreamSynchronize(context.stream));
         CUDA(cudaMemcpy(plan.header, &header, sizeof header, cudaMemcpyHostToDevice));
-        upload(plan.tiles, tiles);
         upload(plan.row_place, place);
         upload(plan.row_rho, rho);
         upload(plan.link_src, src);
@@ -299,10 +294,8 @@ class batch_t {
         plan = {};
         plan.capacity.points = (uint32_t)place.size() + SPARE;
         plan.capacity.events = header.counts.n_events;
-        plan.capacity.tiles = header.counts.n_tiles + 1;
         plan.capacity.kept = (uint32_t)src.size() + SPARE;
         plan.header = tm_fused_take<tm_fused_header_t>(a, 1);
-        plan.tiles = tm_fused_take<tm_fused_tile_t>(a, plan.capacity.tiles);
         plan.row_place = tm_fused_take<float4>(a, plan.capacity.points);
         plan.row_rho = tm_fused_take<float>(a, plan.capacity.points);
         plan.link_src = tm_fused_take<uint32_t>(a, plan.capacity.kept);
@@ -324,7 +317,6 @@ class batch_t {
     tm_fused_plan_t plan = {};
     tm_fused_post_t post = {};
     tm_fused_header_t header = {};
-    std::vector<tile_t> tiles;
     std::vector<float4> place;
     std::vector<float> rho, logits;
     std::vector<uint32_t> src, dst;

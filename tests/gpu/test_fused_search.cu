@@ -169,10 +169,10 @@ static result_t check(const tm_pipeline_t *p, const std::vector<cloud_t> &events
     char text[200];
     rig_t rig = rig_open(p, points_of(events) + 77, tiles_of(events) + 3, edges);
     upload(&rig, events);
-    launch(&rig, is_large(events));
+    launch(&rig, is_ordered(events));
     result_t r = fetch(&rig);
     reset_counts(&rig, events);
-    launch(&rig, is_large(events));
+    launch(&rig, is_ordered(events));
     result_t again = fetch(&rig);
     snprintf(text, sizeof text, "%s (%u points, dim %u, r %g)", what, points_of(events),
              p->embed.mlp.out, (double)p->radius.r);
@@ -297,17 +297,13 @@ static void crowds(void) {
     }
 }
 
-static void batches(void) {
-    std::vector<cloud_t> events;
-    for (int i = 0; i < (is_quick ? 5 : 40); i++) {
-        static const uint32_t sizes[] = {1300, 0, 1, 128, 700, 129, 2000, 64};
-        events.push_back(detector_cloud(sizes[i % 8], 8));
-    }
+/* Each event has the edges and the order that it has alone. */
+static void check_batch(const std::vector<cloud_t> &events, uint32_t room) {
     const tm_pipeline_t *p = pipeline_for(8, RADIUS, TM_DIRECTION_OUTWARD, true, true);
-    result_t all = check(p, events, 4u << 20, "batch");
+    result_t all = check(p, events, room, "batch");
     uint32_t node = 0;
     for (const cloud_t &c : events) {
-        result_t alone = check(p, only(c), 1u << 20, "alone");
+        result_t alone = check(p, only(c), room, "alone");
         uint32_t base = all.offsets[node];
         for (uint32_t i = 0; i < c.n; i++) {
             if (all.order[node + i] != alone.order[i] + node ||
@@ -329,13 +325,32 @@ static void batches(void) {
     }
 }
 
+static void batches(void) {
+    std::vector<cloud_t> events;
+    for (int i = 0; i < (is_quick ? 5 : 40); i++) {
+        static const uint32_t sizes[] = {1300, 0, 1, 128, 700, 129, 2000, 64};
+        events.push_back(detector_cloud(sizes[i % 8], 8));
+    }
+    check_batch(events, 4u << 20);
+    events = only(detector_cloud(TM_FUSED_SMALL_POINTS + 1, 8));
+    events.push_back(detector_cloud(TM_FUSED_SMALL_POINTS + 200, 8));
+    for (uint32_t i = 0; i < events[1].n; i += 2) {
+        events[1].place[i].y = 0.5f; /* a crowd at a step */
+    }
+    if (!is_quick) {
+        events.push_back(detector_cloud(20000, 8));
+        events.push_back(detector_cloud(40000, 8));
+    }
+    check_batch(events, 16u << 20);
+}
+
 static void too_small(void) {
     std::vector<cloud_t> events = only(detector_cloud(is_quick ? 1000 : 12000, 8));
     tm_pipeline_t *p = pipeline_for(8, RADIUS, TM_DIRECTION_OUTWARD, true, true);
     result_t want = check(p, events, 4u << 20, "room enough");
     rig_t rig = rig_open(p, points_of(events), tiles_of(events), want.counts.n_edges - 1);
     upload(&rig, events);
-    launch(&rig, is_large(events));
+    launch(&rig, is_ordered(events));
     result_t r = fetch(&rig);
     if (r.counts.flags != TM_FUSED_EDGES_FULL || r.counts.n_edges != want.counts.n_edges) {
         FAIL("too small: flags %u, %u edges, %u wanted", r.counts.flags, r.counts.n_edges,
@@ -344,7 +359,7 @@ static void too_small(void) {
     rig_close(&rig);
     rig = rig_open(p, points_of(events), tiles_of(events), want.counts.n_edges);
     upload(&rig, events);
-    launch(&rig, is_large(events));
+    launch(&rig, is_ordered(events));
     r = fetch(&rig);
     if (!same_bytes(r, want)) {
         FAIL("just large enough: %u edges, flags %u; with more room %u edges, flags %u",
@@ -359,19 +374,19 @@ static void replay(void) {
     const uint32_t most = is_quick ? 9000 : 40000;
     const uint32_t room = (uint32_t)(SHARE_MOST * most * most / 2);
     rig_t rig = rig_open(p, most, most / TM_GPU_TILE + 64, room);
-    for (bool large_ : {true, false}) {
+    for (bool ordered : {true, false}) {
         cudaGraph_t graph;
         cudaGraphExec_t exec;
         CUDA(cudaStreamBeginCapture(rig.stream, cudaStreamCaptureModeThreadLocal));
-        launch(&rig, large_);
+        launch(&rig, ordered);
         CUDA(cudaStreamEndCapture(rig.stream, &graph));
         CUDA(cudaGraphInstantiate(&exec, graph, 0));
-        for (int i = 0; i < (is_quick ? 2 - large_ : 5); i++) {
-            uint32_t n = large_ ? most - (uint32_t)((most - TM_FUSED_SMALL_POINTS - 1) *
-                                                    (i % 2 ? uniform() : 1))
-                                : (uint32_t)(3000 * uniform());
+        for (int i = 0; i < (is_quick ? 2 - ordered : 5); i++) {
+            uint32_t n = ordered ? most - (uint32_t)((most - TM_FUSED_SMALL_POINTS - 1) *
+                                                     (i % 2 ? uniform() : 1))
+                                 : (uint32_t)(3000 * uniform());
             std::vector<cloud_t> events = only(detector_cloud(n, 8));
-            if (!large_) {
+            if (!ordered) {
                 events.push_back(detector_cloud(i % 2 ? 0 : n / 2, 8));
             }
             upload(&rig, events);
@@ -413,7 +428,7 @@ static void general_path(void) {
     }
     rig_t rig = rig_open(p, c.n, tiles_of(only(c)), (uint32_t)(SHARE_MOST * c.n * c.n / 2));
     upload(&rig, only(c));
-    launch(&rig, is_large(only(c)));
+    launch(&rig, is_ordered(only(c)));
     result_t r = fetch(&rig);
     std::vector<float> columns[3];
     float *up[4];

@@ -381,6 +381,7 @@ const tm_backend_t tm_backend_mock = {
     .run = mock_run,
     .run_batch = mock_run_batch,
     .batch_rows = BATCH_ROWS,
+    .batch_rows_all = BATCH_ROWS * TM_BACKEND_BATCH_MAX,
     .close = mock_close,
     .unload = mock_unload,
 };

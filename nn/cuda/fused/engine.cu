@@ -40,7 +40,7 @@ struct tm_fused {
     tm_fused_model_t model;
     tm_fused_context_t context;
     bool steps;                  /* the model has some behind the track builder */
-    bucket_t bucket[2][BUCKETS]; /* small events, one large event */
+    bucket_t bucket[2][BUCKETS]; /* small events, events that are put in order */
     cudaEvent_t mark[MARKS];
     const bucket_t *last; /* for tests */
     tm_fused_counts_t last_counts;
@@ -63,7 +63,7 @@ static uint32_t bucket_points(uint32_t number) {
 }
 
 /* Cuts the arena up for a bucket; with base NULL only says how large it has to be. */
-static cudaError_t lay_out(const tm_fused_t *fused, bucket_t *bucket, bool large, char *base,
+static cudaError_t lay_out(const tm_fused_t *fused, bucket_t *bucket, bool ordered, char *base,
                            size_t *bytes) {
     const tm_fused_context_t *c = &fused->context;
     const tm_pipeline_t *p = c->pipeline;
@@ -76,7 +76,7 @@ static cudaError_t lay_out(const tm_fused_t *fused, bucket_t *bucket, bool large
     tm_fused_arena_t *a = &arena;
     *plan = (tm_fused_plan_t){};
     plan->capacity = *capacity;
-    plan->large = large;
+    plan->ordered = ordered;
     plan->header = tm_fused_take<tm_fused_header_t>(a, 1);
     plan->tiles = tm_fused_take<tm_fused_tile_t>(a, capacity->tiles);
     plan->columns = tm_fused_take<char>(a, tm_fused_columns_bytes(&fused->wanted, n));
@@ -154,15 +154,16 @@ static cudaError_t mark(const tm_fused_t *fused, int k) {
 static cudaError_t launch_all(const tm_fused_t *fused, const bucket_t *bucket) {
     const tm_fused_context_t *c = &fused->context;
     const tm_fused_plan_t *plan = &bucket->plan;
-    const tm_fused_search_input_t in = {&plan->header->counts, plan->tiles, plan->embedding,
-                                        plan->row_place, plan->row_rho};
+    const tm_fused_search_input_t in = {&plan->header->counts, plan->header->event_rows,
+                                        plan->tiles,           plan->embedding,
+                                        plan->row_place,       plan->row_rho};
     cudaError_t error = mark(fused, MARK_BEGIN);
     error = error == cudaSuccess ? tm_fused_features(c, plan) : error;
     error = error == cudaSuccess ? mark(fused, MARK_FEATURES) : error;
     error = error == cudaSuccess ? tm_fused_embed(c, plan) : error;
     error = error == cudaSuccess ? mark(fused, MARK_EMBED) : error;
     error = error == cudaSuccess
-                ? tm_fused_order(&plan->search, &in, plan->large, plan->order, c->stream)
+                ? tm_fused_order(&plan->search, &in, plan->ordered, plan->order, c->stream)
                 : error;
     error = error == cudaSuccess
                 ? tm_fused_search(&plan->search, &in, plan->order, &plan->edges, c->stream)
@@ -200,7 +201,7 @@ static cudaError_t capture(tm_fused_t *fused, bucket_t *bucket) {
 }
 
 /* Makes the bucket ready: memory, layout, graph. */
-static tm_status_t prepare_bucket(tm_gpu_t *gpu, tm_fused_t *fused, bucket_t *bucket, bool large,
+static tm_status_t prepare_bucket(tm_gpu_t *gpu, tm_fused_t *fused, bucket_t *bucket, bool ordered,
                                   tm_error_t *err) {
     size_t bytes = 0;
     char *arena = NULL;
@@ -208,23 +209,23 @@ static tm_status_t prepare_bucket(tm_gpu_t *gpu, tm_fused_t *fused, bucket_t *bu
         return TM_OK;
     }
     TM_TRY(
-        tm_gpu_check(gpu, lay_out(fused, bucket, large, NULL, &bytes), "laying out memory", err));
+        tm_gpu_check(gpu, lay_out(fused, bucket, ordered, NULL, &bytes), "laying out memory", err));
     if (bytes > gpu->buffer[TM_GPU_FUSED_ARENA].bytes) {
         forget_graphs(fused);
     }
     TM_TRY(tm_gpu_reserve(gpu, TM_GPU_FUSED_ARENA, bytes, &arena, err));
-    TM_TRY(
-        tm_gpu_check(gpu, lay_out(fused, bucket, large, arena, &bytes), "laying out memory", err));
+    TM_TRY(tm_gpu_check(gpu, lay_out(fused, bucket, ordered, arena, &bytes), "laying out memory",
+                        err));
     TM_TRY(tm_fused_clear_answer(gpu, &bucket->plan, &bucket->post, err));
     return tm_gpu_check(gpu, capture(fused, bucket), "recording the pipeline", err);
 }
 
-static bucket_t *find_bucket(tm_fused_t *fused, uint32_t n_points, bool large) {
+static bucket_t *find_bucket(tm_fused_t *fused, uint32_t n_points, bool ordered) {
     uint32_t number = 0;
     while (number + 1 < BUCKETS && bucket_points(number) < n_points) {
         number++;
     }
-    bucket_t *bucket = &fused->bucket[large][number];
+    bucket_t *bucket = &fused->bucket[ordered][number];
     if (bucket->capacity.points == 0) {
         uint32_t points = bucket_points(number);
         bucket->capacity.points = points;
@@ -308,15 +309,15 @@ static bool enlarge(bucket_t *bucket, const tm_fused_counts_t *counts) {
 }
 
 static tm_status_t run_batch(tm_gpu_t *gpu, tm_fused_t *fused, tm_engine_item_t *items, uint32_t n,
-                             uint32_t n_points, bool large, bool *ran, tm_error_t *err) {
+                             uint32_t n_points, bool ordered, bool *ran, tm_error_t *err) {
     const uint64_t started_us = now_us();
     tm_fused_result_t result = {};
-    bucket_t *bucket = find_bucket(fused, n_points, large);
+    bucket_t *bucket = find_bucket(fused, n_points, ordered);
     for (uint32_t i = 0; i < n; i++) {
         TM_TRY(tm_fused_check_columns(&fused->wanted, items[i].event, err));
     }
     for (int attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
-        TM_TRY(prepare_bucket(gpu, fused, bucket, large, err));
+        TM_TRY(prepare_bucket(gpu, fused, bucket, ordered, err));
         const tm_fused_plan_t *plan = &bucket->plan;
         void *staging = NULL;
         TM_TRY(tm_gpu_staging(
@@ -348,21 +349,35 @@ static tm_status_t run_batch(tm_gpu_t *gpu, tm_fused_t *fused, tm_engine_item_t 
     return TM_OK;
 }
 
+/* Whether these events can be one batch. */
+static bool go_together(const tm_fused_t *fused, const tm_engine_item_t *items, uint32_t n,
+                        uint64_t n_points, bool ordered) {
+    if (n == 1) {
+        return true;
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        if ((items[i].n_points > TM_FUSED_SMALL_POINTS) != ordered) {
+            return false;
+        }
+    }
+    return n_points <= TM_ENGINE_BATCH_POINTS && n <= TM_FUSED_EVENTS_MAX &&
+           (!ordered || tm_fused_orders_many(fused->context.pipeline));
+}
+
 tm_status_t tm_fused_find(tm_gpu_t *gpu, tm_fused_t *fused, tm_engine_item_t *items, uint32_t n,
                           bool *ran, tm_error_t *err) {
-    uint32_t n_points = 0;
-    bool large = false;
+    uint64_t n_points = 0;
     *ran = false;
     for (uint32_t i = 0; i < n; i++) {
         n_points += items[i].n_points;
-        large = large || items[i].n_points > TM_FUSED_SMALL_POINTS;
     }
-    if (n == 0 || n > TM_FUSED_EVENTS_MAX || (large && n > 1) || n_points == 0) {
+    const bool ordered = n > 0 && items[0].n_points > TM_FUSED_SMALL_POINTS;
+    if (n_points == 0 || !go_together(fused, items, n, n_points, ordered)) {
         return TM_OK;
     }
     TM_TRY(tm_gpu_enter(gpu, err));
     (void)nvtxRangePushA("trackmill batch");
-    tm_status_t status = run_batch(gpu, fused, items, n, n_points, large, ran, err);
+    tm_status_t status = run_batch(gpu, fused, items, n, (uint32_t)n_points, ordered, ran, err);
     (void)nvtxRangePop();
     return status;
 }

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * The order of a large event. Its points are sorted by phi (or by the widest dimension of the embedding
- * where no cut on dphi is asked for) in steps of a 65536th, which cuts it into strips of equal numbers
- * of points; a block puts each strip in the order of a kd tree: it sorts a segment by the dimension in
- * which it is widest, then either half of it in turn, down to 16 points, the columns of one product of
- * the search.
+ * The order of an event's points. They are sorted by phi (or by the widest dimension of the embedding
+ * where no cut on dphi is asked for) in steps of a 65536th, which cuts the event into strips of equal
+ * numbers of points; a block puts each strip in the order of a kd tree: it sorts a segment by the
+ * dimension in which it is widest, then either half of it in turn, down to 16 points, the columns of
+ * one product of the search.
  *
- * Ties are broken by row or position, so the order depends on the event alone.
+ * Ties are broken by row or position, so the order depends on the event alone. Events of a batch have
+ * steps and strips of their own.
  */
 #include "nn/cuda/fused/grid.cuh"
 #include "nn/cuda/fused/search_parts.cuh"
@@ -61,21 +62,22 @@ static __global__ void __launch_bounds__(TM_GPU_THREADS)
 
 typedef struct {
     const tm_fused_counts_t *counts;
+    const uint32_t *event_rows;
     const float4 *place;
     const float *embedding;
     uint32_t dim;
     bool by_phi;
     const uint32_t *bounds;
-    uint16_t *keys;
-    uint32_t *steps;     /* [TM_SEARCH_STEPS] points of a step, then those not yet placed */
-    uint32_t *begins;    /* [TM_SEARCH_STEPS + 1] */
+    uint32_t *keys;      /* step of a row: those of the first event, of the second, … */
+    uint32_t *steps;     /* points of a step, then those not yet placed */
+    uint32_t *begins;    /* [steps + 1] */
     uint32_t *crowded;   /* steps of more than CROWD points */
     uint32_t *n_crowded; /* their number */
     uint32_t *block_sums;
     uint32_t *unsorted, *rows; /* by step; then by row within it */
 } coarse_t;
 
-static __device__ uint16_t key_of(const coarse_t &t, uint32_t row) {
+static __device__ uint32_t key_of(const coarse_t &t, uint32_t row) {
     float share;
     if (t.by_phi) {
         share = (t.place[row].y - PHI_MIN) / PHI_RANGE;
@@ -94,7 +96,8 @@ static __device__ uint16_t key_of(const coarse_t &t, uint32_t row) {
         }
         share = width > 0 ? (t.embedding[(uint64_t)row * t.dim + widest] - from) / width : 0;
     }
-    return (uint16_t)(fminf(fmaxf(share, 0), 1) * STEP_MOST);
+    return tm_fused_event_of(t.counts, t.event_rows, row) * TM_SEARCH_STEPS +
+           (uint32_t)(fminf(fmaxf(share, 0), 1) * STEP_MOST);
 }
 
 /* The rows of a step, found again in their order by a whole block. */
@@ -123,10 +126,11 @@ static __global__ void __launch_bounds__(TM_GRID_THREADS, TM_GRID_BLOCKS_PER_PRO
     sort_coarsely(const coarse_t t) {
     cg::grid_group grid = cg::this_grid();
     const uint32_t n = t.counts->n_points;
+    const uint32_t n_steps = t.counts->n_events * TM_SEARCH_STEPS;
     const uint32_t first = blockIdx.x * TM_GRID_THREADS + threadIdx.x;
     const uint32_t stride = gridDim.x * TM_GRID_THREADS;
     const auto points = [&t](uint32_t step) { return t.steps[step]; };
-    for (uint32_t i = first; i < TM_SEARCH_STEPS; i += stride) {
+    for (uint32_t i = first; i < n_steps; i += stride) {
         t.steps[i] = 0;
     }
     if (first == 0) {
@@ -134,21 +138,21 @@ static __global__ void __launch_bounds__(TM_GRID_THREADS, TM_GRID_BLOCKS_PER_PRO
     }
     grid.sync();
     for (uint32_t row = first; row < n; row += stride) {
-        const uint16_t key = key_of(t, row);
+        const uint32_t key = key_of(t, row);
         t.keys[row] = key;
         atomicAdd(&t.steps[key], 1u);
     }
     grid.sync();
-    tm_grid_add_up(TM_SEARCH_STEPS, t.block_sums, points);
+    tm_grid_add_up(n_steps, t.block_sums, points);
     grid.sync();
-    tm_grid_prefix(TM_SEARCH_STEPS, t.block_sums, points, [&t](uint32_t step, uint32_t before) {
+    tm_grid_prefix(n_steps, t.block_sums, points, [&t](uint32_t step, uint32_t before) {
         t.begins[step] = before;
         if (t.steps[step] > TM_SEARCH_CROWD) {
             t.crowded[atomicAdd(t.n_crowded, 1u)] = step;
         }
     });
     if (first == 0) {
-        t.begins[TM_SEARCH_STEPS] = n;
+        t.begins[n_steps] = n;
     }
     grid.sync();
     for (uint32_t row = first; row < n; row += stride) {
@@ -346,20 +350,44 @@ static __device__ void split(strip_t<POINTS> &strip, uint32_t &turn, const uint3
     index[1] = key[1] == PAD_KEY ? STRIP : key[1] % STRIP;
 }
 
+/* A strip, of at most `points`, of an event of event_points; none: count 0. */
+typedef struct {
+    uint32_t base, count;
+    uint32_t event_points;
+} piece_t;
+
+/* Strips of the first event come first, then those of the second, … */
+static __device__ piece_t find_strip(const tm_fused_counts_t *counts, const uint32_t *event_rows,
+                                     uint32_t points, uint32_t number) {
+    for (uint32_t e = 0; e < counts->n_events; e++) {
+        const uint32_t n = event_rows[e + 1] - event_rows[e];
+        const uint32_t strips = (n + points - 1) / points;
+        if (number < strips) {
+            const uint32_t at = number * points;
+            return (piece_t){event_rows[e] + at, min(n - at, points), n};
+        }
+        number -= strips;
+    }
+    return (piece_t){};
+}
+
 /* One block per strip, or per half of one where POINTS are as many, at a time. Dynamic shared memory:
  * [dim, POINTS] coordinates, ordered. */
 template <uint32_t POINTS>
 static __global__ void __launch_bounds__(POINTS / 2)
-    order_strips(const tm_fused_counts_t *counts, const float *embedding, uint32_t dim,
-                 const uint32_t *rows, uint32_t *order) {
+    order_strips(const tm_fused_counts_t *counts, const uint32_t *event_rows,
+                 const float *embedding, uint32_t dim, const uint32_t *rows, uint32_t *order) {
     extern __shared__ uint32_t coordinates[];
     __shared__ strip_t<POINTS> strip;
     const uint32_t first = threadIdx.x / TM_GPU_WARP * PER_WARP + threadIdx.x % TM_GPU_WARP;
-    const uint32_t n = counts->n_points;
     uint32_t turn = 0;
-    for (uint64_t base = (uint64_t)blockIdx.x * POINTS; base < n;
-         base += (uint64_t)gridDim.x * POINTS) {
-        const uint32_t count = n - base < POINTS ? (uint32_t)(n - base) : POINTS;
+    for (uint32_t number = blockIdx.x;; number += gridDim.x) {
+        const piece_t piece = find_strip(counts, event_rows, POINTS, number);
+        const uint32_t base = piece.base;
+        const uint32_t count = piece.count;
+        if (count == 0) {
+            break;
+        }
         __syncthreads(); /* the strip before is written */
         for (uint32_t i = threadIdx.x; i < count; i += POINTS / 2) {
             const uint32_t row = rows[base + i];
@@ -372,7 +400,7 @@ static __global__ void __launch_bounds__(POINTS / 2)
         uint32_t index[2];
         index[0] = first < count ? first : STRIP;
         index[1] = first + TM_GPU_WARP < count ? first + TM_GPU_WARP : STRIP;
-        if (POINTS == STRIP && n > HALF_STRIP_POINTS) {
+        if (POINTS == STRIP && piece.event_points > HALF_STRIP_POINTS) {
             split<POINTS>(strip, turn, coordinates, dim, index);
         }
         split<512>(strip, turn, coordinates, dim, index);
@@ -400,17 +428,16 @@ cudaError_t tm_fused_order_prepare(void) {
                                 (int)strip_bytes(TM_EMBED_DIM_MAX, STRIP));
 }
 
-/* The strips of an event that may have `capacity` points. */
 template <uint32_t POINTS>
 static void launch_strips(const tm_fused_search_t *s, const tm_fused_search_input_t *in,
                           uint32_t *order, cudaStream_t stream) {
-    order_strips<POINTS>
-        <<<tm_gpu_blocks(s->capacity.points, POINTS), POINTS / 2, strip_bytes(s->dim, POINTS),
-           stream>>>(in->counts, in->embedding, s->dim, s->rows, order);
+    const unsigned strips = tm_gpu_blocks(s->capacity.points, POINTS) + s->events_max - 1;
+    order_strips<POINTS><<<strips, POINTS / 2, strip_bytes(s->dim, POINTS), stream>>>(
+        in->counts, in->event_rows, in->embedding, s->dim, s->rows, order);
 }
 
 cudaError_t tm_fused_order(const tm_fused_search_t *s, const tm_fused_search_input_t *in,
-                           bool large, uint32_t *order, cudaStream_t stream) {
+                           bool ordered, uint32_t *order, cudaStream_t stream) {
     const uint32_t capacity = s->capacity.points;
     const unsigned blocks = tm_gpu_blocks(capacity, TM_GPU_THREADS);
     const bool by_phi = isfinite(s->phi_reach);
@@ -418,7 +445,7 @@ cudaError_t tm_fused_order(const tm_fused_search_t *s, const tm_fused_search_inp
     if (capacity == 0) {
         return cudaSuccess;
     }
-    if (!large) {
+    if (!ordered) {
         number_rows<<<blocks, TM_GPU_THREADS, 0, stream>>>(in->counts, order);
         return cudaGetLastError();
     }
@@ -435,6 +462,7 @@ cudaError_t tm_fused_order(const tm_fused_search_t *s, const tm_fused_search_inp
             in->counts, in->embedding, s->dim, s->bounds);
     }
     coarse_t t = {.counts = in->counts,
+                  .event_rows = in->event_rows,
                   .place = in->place,
                   .embedding = in->embedding,
                   .dim = s->dim,

@@ -60,11 +60,6 @@ static __device__ void take_links(const tm_fused_post_work_t &p) {
         p.b.prev[to] = from;
         p.b.logit[from] = p.link_logits[k];
     }
-    TM_FUSED_POST_ALL(i, p.rules.join.present ? c->n_tiles : 0) {
-        if (p.tiles[i].event_first == i) {
-            p.b.event_numbers[i] = atomicAdd(&p.b.counts->n_events, 1u);
-        }
-    }
 }
 
 static __device__ bool is_head(const tm_fused_post_work_t &p, uint32_t row) {
@@ -432,7 +427,6 @@ cudaError_t tm_fused_post_plan(const tm_pipeline_t *pipeline, const tm_fused_cap
         b->shape = tm_fused_take<tm_fused_shape_t>(a, chains);
         b->cells = tm_fused_take<uint32_t>(a, (size_t)capacity->events * TM_FUSED_POST_EVENT_CELLS);
         b->members = tm_fused_take<uint32_t>(a, chains);
-        b->event_numbers = tm_fused_take<uint32_t>(a, capacity->tiles);
         b->scores = tm_fused_take<double>(a, chains * TM_FUSED_POST_PARTNERS);
         b->partners = tm_fused_take<uint32_t>(a, chains * TM_FUSED_POST_PARTNERS);
         b->active = tm_fused_take<uint32_t>(a, chains);
@@ -472,7 +466,7 @@ cudaError_t tm_fused_post(const tm_fused_context_t *c, const tm_fused_plan_t *pl
     p.b = *post;
     p.rules = pipeline->tracks;
     p.counts = &plan->header->counts;
-    p.tiles = plan->tiles;
+    p.event_rows = plan->header->event_rows;
     p.row_place = plan->row_place;
     p.rho = plan->row_rho;
     p.link_src = plan->link_src;

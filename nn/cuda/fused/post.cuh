@@ -40,7 +40,7 @@ typedef struct {
 /* Sizes on the GPU. */
 typedef struct {
     unsigned long long listed; /* builder's chains << 32 | rows in them */
-    uint32_t n_chains, n_members, n_events, n_active;
+    uint32_t n_chains, n_members, n_active;
     uint32_t chosen[3], tied[3]; /* whether a round had a choice, and equal scores */
 } tm_fused_post_counts_t;
 
@@ -58,14 +58,13 @@ typedef struct {
     uint32_t *stretch; /* [points] of those that do not fit: where their chain begins; else NONE */
     unsigned long long *worst; /* [points] by first place of a chain */
     /* join */
-    uint2 *chain;            /* [chains]: from, to (exclusive) in rows */
-    tm_fused_shape_t *shape; /* [chains] */
-    uint32_t *cells;         /* [events, phi, eta + 1]: where their members begin */
-    uint32_t *members;       /* [chains] */
-    uint32_t *event_numbers; /* [tiles], of the first tile of an event: any number below n_events */
-    double *scores;          /* [chains, PARTNERS], best first */
-    uint32_t *partners;      /* [chains, PARTNERS]: chains */
-    uint32_t *active;        /* [chains]: those with partners */
+    uint2 *chain;                   /* [chains]: from, to (exclusive) in rows */
+    tm_fused_shape_t *shape;        /* [chains] */
+    uint32_t *cells;                /* [events, phi, eta + 1]: where their members begin */
+    uint32_t *members;              /* [chains] */
+    double *scores;                 /* [chains, PARTNERS], best first */
+    uint32_t *partners;             /* [chains, PARTNERS]: chains */
+    uint32_t *active;               /* [chains]: those with partners */
     uint32_t *n_partners, *choice;  /* [chains] */
     unsigned long long *best_score; /* [2, chains]: offered in an even, an odd round */
     uint32_t *best_from;            /* [2, chains] */
@@ -87,7 +86,7 @@ bool tm_fused_post_can_run(const tm_pipeline_t *pipeline);
 cudaError_t tm_fused_post_plan(const tm_pipeline_t *pipeline, const tm_fused_capacity_t *capacity,
                                tm_fused_arena_t *arena, tm_fused_post_t *post);
 
-/* Reads of the plan: counts (n_points, n_events, n_tiles, n_links), tiles, row_place (r, phi, z),
+/* Reads of the plan: counts (n_points, n_events, n_links), event_rows, row_place (r, phi, z),
  * row_rho, link_src, link_dst, link_logits: each row at most once a source and once a target, links
  * going outward (rho, then row). Where the batch has a flag or a bad value there are no candidates.
  *

@@ -37,21 +37,6 @@ static __device__ uint32_t eta_cell(double cot_theta) {
     return clamp_cell((asinh(cot_theta) + ETA_MAX) / (2 * ETA_MAX) * ETA_CELLS, ETA_CELLS);
 }
 
-/* The number of a row's event. Tiles lie in the order of rows. */
-static __device__ uint32_t event_of(const tm_fused_post_work_t &p, uint32_t row) {
-    uint32_t low = 0;
-    uint32_t high = p.counts->n_tiles;
-    while (high - low > 1) {
-        const uint32_t middle = (low + high) / 2;
-        if (p.tiles[middle].first <= row) {
-            low = middle;
-        } else {
-            high = middle;
-        }
-    }
-    return p.b.event_numbers[p.tiles[low].event_first];
-}
-
 static __device__ void describe_one(const tm_fused_post_work_t &p, uint32_t c,
                                     const tm_fit_t *fit) {
     const uint2 chain = p.b.chain[c];
@@ -67,7 +52,7 @@ static __device__ void describe_one(const tm_fused_post_work_t &p, uint32_t c,
         s.phi_end = (double)p.row_place[last].y;
         s.rho_start = p.rho[first];
         s.rho_end = p.rho[last];
-        const uint32_t event = p.counts->n_events > 1 ? event_of(p, first) : 0;
+        const uint32_t event = tm_fused_event_of(p.counts, p.event_rows, first);
         s.cell = event * TM_FUSED_POST_EVENT_CELLS +
                  phi_cell(s.phi_start) * TM_FUSED_POST_CELL_ROW + eta_cell(s.cot_theta);
         atomicAdd(&p.b.cells[s.cell], 1u);

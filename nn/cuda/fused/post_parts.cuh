@@ -21,7 +21,7 @@ typedef struct {
     tm_fused_post_t b;
     tm_fused_rules_t rules;
     tm_fused_counts_t *counts;
-    const tm_fused_tile_t *tiles;
+    const uint32_t *event_rows;
     const float4 *row_place;
     const float *rho;
     const uint32_t *link_src, *link_dst;

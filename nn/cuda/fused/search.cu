@@ -337,6 +337,17 @@ bool tm_fused_search_can_run(const tm_pipeline_t *pipeline) {
     return pipeline->radius.k == 0 && dim >= 1 && dim <= TM_EMBED_DIM_MAX;
 }
 
+/* Of two points of an edge in phi; INFINITY: no cut, or none that helps. */
+static float phi_reach(const tm_pipeline_t *pipeline) {
+    const float most = pipeline->radius.dphi_max;
+    return most > 0 && most <= PHI_REACH_MAX ? most + PHI_SLACK : INFINITY;
+}
+
+/* Without a cut on phi it takes the widest dimension, which is that of one event. */
+bool tm_fused_orders_many(const tm_pipeline_t *pipeline) {
+    return isfinite(phi_reach(pipeline));
+}
+
 /* fp16 alone is enough where it adds at most this much to r^2. */
 #define PLAIN_SURPLUS_MAX 0.3f
 #define SPLIT_DIM_MAX 9u /* 3 terms each and the extra ones fill two steps */
@@ -355,7 +366,7 @@ cudaError_t tm_fused_search_plan(const tm_pipeline_t *pipeline, const tm_fused_c
     s.dphi_max = pipeline->radius.dphi_max;
     s.z0_max = pipeline->radius.z0_max;
     s.z0_min_dr = pipeline->radius.z0_min_dr;
-    s.phi_reach = s.dphi_max > 0 && s.dphi_max <= PHI_REACH_MAX ? s.dphi_max + PHI_SLACK : INFINITY;
+    s.phi_reach = phi_reach(pipeline);
     const bool plain =
         pipeline->embed.normalize && 2 * TM_SEARCH_PLAIN_SHARE / s.r2 < PLAIN_SURPLUS_MAX;
     s.split = !plain && s.dim <= SPLIT_DIM_MAX;
@@ -372,11 +383,15 @@ cudaError_t tm_fused_search_plan(const tm_pipeline_t *pipeline, const tm_fused_c
     const size_t fine_items = (fine_tiles * TM_SEARCH_ROW_SETS + TM_SEARCH_WARPS) * fine_tiles;
     const size_t items = pairs * chunks > fine_items ? pairs * chunks : fine_items;
     s.items_max = items < ITEMS_MAX ? (uint32_t)items : ITEMS_MAX;
-    s.keys = tm_fused_take<uint16_t>(arena, points);
+    s.events_max = points / TM_FUSED_SMALL_POINTS < TM_FUSED_ORDERED_MAX
+                       ? (uint32_t)points / TM_FUSED_SMALL_POINTS + 1
+                       : TM_FUSED_ORDERED_MAX;
+    const size_t steps = (size_t)s.events_max * TM_SEARCH_STEPS;
+    s.keys = tm_fused_take<uint32_t>(arena, points);
     s.rows_unsorted = tm_fused_take<uint32_t>(arena, points);
     s.rows = tm_fused_take<uint32_t>(arena, points);
-    s.steps = tm_fused_take<uint32_t>(arena, TM_SEARCH_STEPS);
-    s.step_begins = tm_fused_take<uint32_t>(arena, TM_SEARCH_STEPS + 1);
+    s.steps = tm_fused_take<uint32_t>(arena, steps);
+    s.step_begins = tm_fused_take<uint32_t>(arena, steps + 1);
     s.crowded = tm_fused_take<uint32_t>(arena, points / TM_SEARCH_CROWD + 1);
     s.bounds = tm_fused_take<uint32_t>(arena, 2 * TM_EMBED_DIM_MAX);
     s.records = tm_fused_take<float4>(arena, tiles * TM_GPU_TILE * (s.quads + 2));

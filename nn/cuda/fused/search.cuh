@@ -3,9 +3,9 @@
  * The radius search of the fused path: exactly the edges of nn/cuda/radius.cu, for models without a
  * cap on neighbours. Nothing here allocates or waits; every launch may be captured.
  *
- * tm_fused_order numbers the points: those of a large event so that 16 nodes in turn are close to
- * each other, first in phi (the cut on dphi rules out more pairs than anything else), then, within
- * strips of phi, in the embedding. Points of small events stay in the order of their rows.
+ * tm_fused_order numbers the points of an event: those of a larger one so that 16 nodes in turn are
+ * close to each other, first in phi (the cut on dphi rules out more pairs than anything else), then,
+ * within strips of phi, in the embedding. Points of small events stay in the order of their rows.
  *
  * tm_fused_search tests 64 x 16 nodes at a time on tensor cores: with rows (-2x, |x|^2 - r^2/2, 1) and
  * columns (y, 1, |y|^2 - r^2/2) a product is d^2 - r^2, less a margin for fp16; its sign tells
@@ -26,7 +26,8 @@
 
 /* What a batch is searched with. Everything lies in GPU memory. */
 typedef struct {
-    tm_fused_counts_t *counts;    /* reads n_points and n_tiles; writes n_edges and flags */
+    tm_fused_counts_t *counts;    /* reads n_points, n_events, n_tiles; writes n_edges and flags */
+    const uint32_t *event_rows;   /* [n_events + 1] */
     const tm_fused_tile_t *tiles; /* [n_tiles] */
     const float *embedding;       /* [points, dim] by row */
     const float4 *place;          /* r, phi, z, eta by row */
@@ -47,10 +48,11 @@ typedef struct {
     float phi_reach; /* dphi of pairs that the boxes let through; INFINITY: no cut */
 
     /* order */
-    uint16_t *keys;                  /* [points] */
-    uint32_t *rows_unsorted, *rows;  /* [points] */
-    uint32_t *steps, *step_begins;   /* [TM_SEARCH_STEPS + 1] */
-    uint32_t *crowded;               /* number, then steps of more than TM_SEARCH_CROWD points */
+    uint32_t events_max;            /* that can be put in order together */
+    uint32_t *keys;                 /* [points] */
+    uint32_t *rows_unsorted, *rows; /* [points] */
+    uint32_t *steps, *step_begins;  /* [events_max TM_SEARCH_STEPS + 1] */
+    uint32_t *crowded;              /* number, then steps of more than TM_SEARCH_CROWD points */
     uint32_t *bounds; /* [2, TM_EMBED_DIM_MAX] least and most per dimension, ordered */
 
     /* by slot: place in a tile, TM_GPU_TILE per tile */
@@ -81,10 +83,13 @@ cudaError_t tm_fused_search_plan(const tm_pipeline_t *pipeline, const tm_fused_c
 /* Once per GPU, before the first launch: kernels that want more shared memory than is free to all. */
 cudaError_t tm_fused_search_prepare(void);
 
-/* order [points]: row of a node. large: the batch is one event of more than TM_FUSED_SMALL_POINTS
- * points. */
+/* Whether this search puts several events in order together. */
+bool tm_fused_orders_many(const tm_pipeline_t *pipeline);
+
+/* order [points]: row of a node. ordered: the events of the batch have more than TM_FUSED_SMALL_POINTS
+ * points; several, at most TM_FUSED_ORDERED_MAX, only if tm_fused_orders_many. */
 cudaError_t tm_fused_order(const tm_fused_search_t *s, const tm_fused_search_input_t *in,
-                           bool large, uint32_t *order, cudaStream_t stream);
+                           bool ordered, uint32_t *order, cudaStream_t stream);
 
 /* order: as tm_fused_order left it. Edges are between nodes. Where they do not fit, counts->n_edges is
  * what room is wanted for (TM_FUSED_EDGES_FULL) or 0 (TM_FUSED_DEGREE_FULL alone: a source has too many,

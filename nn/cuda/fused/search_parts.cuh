@@ -75,7 +75,7 @@ static __device__ inline float tm_search_add_gap(float d2, float low, float high
     return fmaf(gap, gap, d2);
 }
 
-/* Steps in which large events are sorted by phi; those of a crowd are sorted in another way. */
+/* Steps in which an event is sorted by phi; those of a crowd are sorted in another way. */
 #define TM_SEARCH_STEPS 65536u
 #define TM_SEARCH_CROWD 64u
 

@@ -13,7 +13,7 @@
 
 /* How a column lies in the upload. */
 typedef struct {
-    tm_type_t type; /* TM_U8, TM_I8, TM_U16, TM_I16, TM_F16 or TM_F32 */
+    tm_type_t type;  /* TM_U8, TM_I8, TM_U16, TM_I16, TM_F16 or TM_F32 */
     uint64_t offset; /* bytes */
 } tm_fused_column_t;
 
@@ -22,13 +22,14 @@ typedef struct {
 /* What the host writes before each batch, in one piece with the columns behind it. */
 typedef struct {
     tm_fused_counts_t counts;
+    uint32_t event_rows[TM_FUSED_EVENTS_MAX + 1];   /* first rows of the events, and of none */
     tm_fused_column_t column[TM_FUSED_COLUMNS_MAX]; /* x, y, z, then those that features ask for */
 } tm_fused_header_t;
 
 /* All buffers of a slot, cut out of one block. Points by row unless said otherwise. */
 typedef struct {
     tm_fused_capacity_t capacity;
-    bool large; /* one event of more than TM_FUSED_SMALL_POINTS points */
+    bool ordered; /* its events have more than TM_FUSED_SMALL_POINTS points */
 
     /* what is uploaded, in one piece */
     tm_fused_header_t *header;
@@ -42,7 +43,7 @@ typedef struct {
 
     uint32_t *order; /* row of a node */
     float4 *node_place;
-    __half *filter_x;   /* [points, 16] by node */
+    __half *filter_x;    /* [points, 16] by node */
     float *gnn_features; /* [points, 16] by node */
 
     tm_fused_search_t search; /* search.cu's own */
@@ -54,22 +55,23 @@ typedef struct {
     uint32_t *dst_counts, *dst_offsets; /* [points + 1] */
     uint32_t *dst_unsorted, *by_dst;    /* [kept] */
 
-    float *x;                 /* [points, H] by node, in lane order, as are the next */
-    __half *x_half, *x0;      /* [points, H] */
-    __half *sums;             /* [points, n_sums, H] */
-    __half *tables;           /* [points, 4, H] */
-    __half *e, *e0;           /* [kept, H] */
-    float *logits;            /* [kept] */
+    float *x;            /* [points, H] by node, in lane order, as are the next */
+    __half *x_half, *x0; /* [points, H] */
+    __half *sums;        /* [points, n_sums, H] */
+    __half *tables;      /* [points, 4, H] */
+    __half *e, *e0;      /* [kept, H] */
+    float *logits;       /* [kept] */
 
-    unsigned long long *best; /* [2, 2, points]: best keys of a round */
-    uint8_t *has_edge;        /* [2, points] */
-    uint8_t *edge_states;     /* [kept] */
+    unsigned long long *best;                        /* [2, 2, points]: best keys of a round */
+    uint8_t *has_edge;                               /* [2, points] */
+    uint8_t *edge_states;                            /* [kept] */
     uint32_t *parent, *labels, *sizes, *edge_counts; /* [points] by row */
-    unsigned long long *score_sums;         /* [points] */
-    uint32_t *track_numbers, *track_places; /* [points] */
-    uint32_t *block_sums;                   /* [2, blocks], for keep too */
-    uint32_t *members;                      /* [points] */
-    uint32_t *link_src, *link_dst; /* [kept] rows, for the steps behind the builder; NULL: there are none */
+    unsigned long long *score_sums;                  /* [points] */
+    uint32_t *track_numbers, *track_places;          /* [points] */
+    uint32_t *block_sums;                            /* [2, blocks], for keep too */
+    uint32_t *members;                               /* [points] */
+    uint32_t *link_src,
+        *link_dst; /* [kept] rows, for the steps behind the builder; NULL: there are none */
     float *link_logits;
     uint32_t *result; /* offsets [points + 1], scores [points], indices [points], in that order */
 } tm_fused_plan_t;

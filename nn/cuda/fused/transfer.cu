@@ -66,6 +66,7 @@ static void write_header(const tm_fused_plan_t *plan, const tm_engine_item_t *it
     uint32_t first = 0;
     *header = (tm_fused_header_t){};
     for (uint32_t i = 0; i < n; i++) {
+        header->event_rows[i] = first;
         uint32_t event_first = n_tiles;
         uint32_t event_end = n_tiles + tm_gpu_blocks(items[i].n_points, TM_GPU_TILE);
         for (uint32_t at = 0; at < items[i].n_points; at += TM_GPU_TILE) {
@@ -75,6 +76,7 @@ static void write_header(const tm_fused_plan_t *plan, const tm_engine_item_t *it
         }
         first += items[i].n_points;
     }
+    header->event_rows[n] = first;
     header->counts.n_points = first;
     header->counts.n_events = n;
     header->counts.n_tiles = n_tiles;

@@ -16,6 +16,7 @@
 #define PATIENCE_MS 20000u
 #define RECORDS_MAX 128
 #define SMALL_ROWS 4 /* what the back end runs together */
+#define ALL_ROWS 70
 
 /* ---- the back end ---- */
 
@@ -109,6 +110,7 @@ static const tm_backend_t gate_backend = {
     .run = gate_run,
     .run_batch = gate_run_batch,
     .batch_rows = SMALL_ROWS,
+    .batch_rows_all = ALL_ROWS,
     .close = gate_close,
 };
 
@@ -444,8 +446,8 @@ static void test_batch_choice(void **unused) {
     tm_attempt_t *again = make_attempt(0, 4);
     other->model = 1;
     again->alone = true;
-    assert_false(tm_slots_small(slots, large));
-    assert_true(tm_slots_small(slots, other));
+    assert_int_equal(tm_slots_together(slots, large), 1);
+    assert_int_equal(tm_slots_together(slots, other), 8);
     tm_slots_submit(slots, make_attempt_of(SMALL_ROWS, 0, 1));
     tm_slots_submit(slots, large);
     tm_slots_submit(slots, other);
@@ -459,6 +461,26 @@ static void test_batch_choice(void **unused) {
         assert_int_equal(record.started[i], order[i]);
         assert_int_equal(record.ended[i].code, TM_OK);
     }
+    tm_slots_destroy(&slots);
+}
+
+/* Not more rows than the back end takes; a smaller event behind may still fit. */
+static void test_batch_rows(void **unused) {
+    (void)unused;
+    gate_t gate;
+    static record_t record;
+    memset(&record, 0, sizeof record);
+    tm_slots_t *slots = start_busy(&gate, TM_BACKEND_BATCH_MAX, &record);
+    tm_attempt_t *four = make_attempt_of(SMALL_ROWS, 0, 1);
+    assert_int_equal(tm_slots_together(slots, four), ALL_ROWS / SMALL_ROWS);
+    tm_slots_submit(slots, four);
+    for (uint64_t i = 2; i <= ALL_ROWS / SMALL_ROWS + 1; i++) {
+        tm_slots_submit(slots, make_attempt_of(SMALL_ROWS, 0, i));
+    }
+    tm_slots_submit(slots, make_attempt(0, 99)); /* fits into what is left */
+    let_go(&gate, 3);
+    pump_until(slots, &record, 1 + ALL_ROWS / SMALL_ROWS + 2);
+    assert_sizes(&gate, (uint32_t[]){1, ALL_ROWS / SMALL_ROWS + 1, 1}, 3);
     tm_slots_destroy(&slots);
 }
 
@@ -596,7 +618,7 @@ int main(void) {
         cmocka_unit_test(test_destroy_busy),   cmocka_unit_test(test_batch_order),
         cmocka_unit_test(test_batch_choice),   cmocka_unit_test(test_batch_shares),
         cmocka_unit_test(test_batch_outcomes), cmocka_unit_test(test_batch_cancel),
-        cmocka_unit_test(test_batch_full),
+        cmocka_unit_test(test_batch_full),     cmocka_unit_test(test_batch_rows),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
