@@ -5,7 +5,7 @@ Generic detector in its 2 T field.
     python3 tracks.py MODEL VERSION     # gives a model file this section and that version, in place
 
 Errors are those of the pitch, with room for the cluster; sigma_r on discs, sigma_z in the barrel. The weights
-of the joints are a logistic regression: standard.md says on what.
+of the joints are a logistic regression (join.py): standard.md says on what.
 """
 import os
 import sys
