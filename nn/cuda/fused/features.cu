@@ -1,19 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <math.h>
-
+#include "nn/cuda/feature_list.cuh"
 #include "nn/cuda/fused/stages.cuh"
-
-#define LEAST_R_MM 1e-3
-
-/* The model's features, and which of the uploaded columns each is made of. */
-typedef struct {
-    uint32_t n;
-    struct {
-        tm_feature_kind_t kind;
-        uint32_t column;
-        float scale, clamp;
-    } feature[TM_FEATURES_MAX];
-} list_t;
 
 static __device__ float column_value(const tm_fused_header_t *header, const char *columns,
                                      uint32_t column, uint64_t row) {
@@ -34,91 +21,41 @@ static __device__ float column_value(const tm_fused_header_t *header, const char
     }
 }
 
-/* What the feature is made of, before its scale. As nn/cuda/features.cu has it: in double precision,
- * which costs little here, of geometry in single precision. */
-static __device__ double raw_value(const tm_fused_header_t *header, const char *columns,
-                                   tm_feature_kind_t kind, uint32_t column, uint64_t row) {
-    if (kind == TM_F_COLUMN) {
-        return column_value(header, columns, column, row);
-    }
-    if (kind == TM_F_LOG_COLUMN) {
-        const double value = column_value(header, columns, column, row);
-        return isnan(value) ? value : log1p(value > 0 ? value : 0.0);
-    }
-    const double x = column_value(header, columns, 0, row);
-    const double y = column_value(header, columns, 1, row);
-    const double z = column_value(header, columns, 2, row);
-    const double radius = sqrt(x * x + y * y);
-    const float r = (float)radius;
-    switch (kind) {
-    case TM_F_X:
-        return x;
-    case TM_F_Y:
-        return y;
-    case TM_F_Z:
-        return z;
-    case TM_F_R:
-        return r;
-    case TM_F_PHI:
-        return (float)atan2(y, x);
-    case TM_F_ETA:
-        return (float)asinh(z / (radius > LEAST_R_MM ? radius : LEAST_R_MM));
-    case TM_F_THETA:
-        return atan2((double)r, z);
-    case TM_F_RHO:
-        return (float)sqrt(radius * radius + z * z);
-    case TM_F_COS_PHI:
-        return r > 0 ? x / r : 1;
-    case TM_F_SIN_PHI:
-        return r > 0 ? y / r : 0;
-    default:
-        return NAN;
-    }
-}
-
 /* A thread per point and feature, one feature per row of blocks; behind the features comes the place. */
 static __global__ void __launch_bounds__(TM_GPU_THREADS)
-    make_features(const list_t list, tm_fused_header_t *header, const char *columns, float4 *place,
-                  float *rho, float *features) {
+    make_features(const tm_gpu_feature_list_t list, tm_fused_header_t *header, const char *columns,
+                  float4 *place, float *rho, float *features) {
     const uint64_t i = tm_gpu_thread();
     const uint32_t k = blockIdx.y;
     if (i >= header->counts.n_points) {
         return;
     }
-    if (k == list.n) {
-        const float far = (float)raw_value(header, columns, TM_F_RHO, 0, i);
-        place[i] = make_float4((float)raw_value(header, columns, TM_F_R, 0, i),
-                               (float)raw_value(header, columns, TM_F_PHI, 0, i),
-                               (float)raw_value(header, columns, TM_F_Z, 0, i),
-                               (float)raw_value(header, columns, TM_F_ETA, 0, i));
-        rho[i] = far;
-        return;
+    double raw;
+    if (k < list.n && tm_gpu_feature_has_column(list.feature[k].kind)) {
+        const tm_gpu_feature_t &f = list.feature[k];
+        raw = tm_gpu_feature_of_column(f.kind, column_value(header, columns, f.column, i));
+    } else {
+        const double x = column_value(header, columns, 0, i);
+        const double y = column_value(header, columns, 1, i);
+        const double z = column_value(header, columns, 2, i);
+        if (k == list.n) {
+            place[i] = make_float4((float)tm_gpu_feature_of_place(TM_F_R, x, y, z),
+                                   (float)tm_gpu_feature_of_place(TM_F_PHI, x, y, z), (float)z,
+                                   (float)tm_gpu_feature_of_place(TM_F_ETA, x, y, z));
+            rho[i] = (float)tm_gpu_feature_of_place(TM_F_RHO, x, y, z);
+            return;
+        }
+        raw = tm_gpu_feature_of_place(list.feature[k].kind, x, y, z);
     }
-    const double raw = raw_value(header, columns, list.feature[k].kind, list.feature[k].column, i);
-    const float clamp = list.feature[k].clamp;
-    float v = (float)(raw / (double)list.feature[k].scale);
-    if (clamp > 0) {
-        v = v > clamp ? clamp : v;
-        v = v < -clamp ? -clamp : v;
-    }
-    features[i * list.n + k] = v;
-    if (!isfinite(raw) || !isfinite(v)) {
+    bool finite;
+    features[i * list.n + k] = tm_gpu_feature_scaled(list.feature[k], raw, &finite);
+    if (!finite) {
         atomicMax(&header->counts.bad_feature, ~(k << TM_FUSED_ROW_BITS | (uint32_t)i));
     }
 }
 
 cudaError_t tm_fused_features(const tm_fused_context_t *c, const tm_fused_plan_t *plan) {
-    list_t list = {};
-    uint32_t column = 3;
-    list.n = c->pipeline->n_features;
-    for (uint32_t k = 0; k < list.n; k++) {
-        const tm_feature_t *f = &c->pipeline->feature[k];
-        bool wants = f->kind == TM_F_COLUMN || f->kind == TM_F_LOG_COLUMN;
-        list.feature[k].kind = f->kind;
-        list.feature[k].column = wants ? column++ : 0;
-        list.feature[k].scale = f->scale;
-        list.feature[k].clamp = f->clamp;
-    }
+    const tm_gpu_feature_list_t list = tm_gpu_feature_list(c->pipeline);
     const dim3 grid(tm_gpu_blocks(plan->capacity.points, TM_GPU_THREADS), list.n + 1);
     make_features<<<grid, TM_GPU_THREADS, 0, c->stream>>>(
         list, plan->header, plan->columns, plan->row_place, plan->row_rho, plan->row_features);
