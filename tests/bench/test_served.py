@@ -42,7 +42,8 @@ class Served(unittest.TestCase):
             ("1", "1", "127", "1", "cpu"), ("1", "1", "127", "4", "first"),
             ("1", "1", "10", "1", "cpu"), ("1", "1", "10", "16", "first"),
             ("2", "1", "127", "6", "first"), ("2", "1", "10", "24", "first"),
-            ("1", "4", "10", "16", "first"), ("2", "4", "10", "24", "first")])
+            ("1", "4", "127", "16", "first"), ("1", "4", "10", "16", "first"),
+            ("2", "4", "127", "24", "first"), ("2", "4", "10", "24", "first")])
         for r in rows:
             self.assertNotIn(None, r.values())
             self.assertEqual((r["failed"], r["mismatches"], r["device"], r["gpu_mib"]), ("0", "0", "cpu", ""))
