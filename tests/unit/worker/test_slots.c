@@ -114,19 +114,6 @@ static const tm_backend_t gate_backend = {
     .close = gate_close,
 };
 
-static void gate_init(gate_t *gate) {
-    memset(gate, 0, sizeof *gate);
-    pthread_mutex_init(&gate->mutex, NULL);
-    pthread_cond_init(&gate->moved, NULL);
-}
-
-static void let_go(gate_t *gate, uint32_t n) {
-    pthread_mutex_lock(&gate->mutex);
-    gate->passes += n;
-    pthread_cond_broadcast(&gate->moved);
-    pthread_mutex_unlock(&gate->mutex);
-}
-
 /* ---- what the slots report ---- */
 
 typedef struct {
@@ -166,11 +153,49 @@ static void on_ended(void *user, tm_attempt_t *attempt) {
     tm_attempt_destroy(&attempt);
 }
 
-static void pump_until(tm_slots_t *slots, record_t *record, int n_ended) {
-    const tm_slots_handler_t handler = {record, on_starting, on_ended};
+/* ---- one test's ---- */
+
+static gate_t gate;
+static record_t record;
+static tm_slots_t *slots;
+
+static int prepare(void **unused) {
+    (void)unused;
+    memset(&gate, 0, sizeof gate);
+    memset(&record, 0, sizeof record);
+    pthread_mutex_init(&gate.mutex, NULL);
+    pthread_cond_init(&gate.moved, NULL);
+    return 0;
+}
+
+static void let_go(uint32_t n) {
+    pthread_mutex_lock(&gate.mutex);
+    gate.passes += n;
+    pthread_cond_broadcast(&gate.moved);
+    pthread_mutex_unlock(&gate.mutex);
+}
+
+/* Also where a test failed halfway, with work in the slots. */
+static int clean_up(void **unused) {
+    (void)unused;
+    let_go(RECORDS_MAX);
+    tm_slots_destroy(&slots);
+    pthread_cond_destroy(&gate.moved);
+    pthread_mutex_destroy(&gate.mutex);
+    return 0;
+}
+
+static void start(uint32_t n, uint32_t batch) {
+    tm_error_t err;
+    assert_int_equal(tm_slots_new(&gate_backend, &gate, n, batch, &slots, &err), TM_OK);
+    assert_int_equal(tm_slots_batch(slots), batch);
+}
+
+static void pump_until(int n_ended) {
+    const tm_slots_handler_t handler = {&record, on_starting, on_ended};
     uint64_t limit_ms = tm_clock_ms() + PATIENCE_MS;
     tm_slots_pump(slots, tm_clock_ms(), &handler);
-    while (record->n_ended < n_ended) {
+    while (record.n_ended < n_ended) {
         assert_true(tm_clock_ms() < limit_ms);
         struct pollfd fd = {.fd = tm_slots_fd(slots), .events = POLLIN};
         poll(&fd, 1, 1000);
@@ -201,28 +226,36 @@ static tm_attempt_t *make_attempt(uint32_t link, uint64_t serial) {
     return make_attempt_of(1, link, serial);
 }
 
+static void submit(uint32_t link, uint64_t serial) {
+    tm_slots_submit(slots, make_attempt(link, serial));
+}
+
+/* An attempt whose payload is too short for what its field says. */
+static tm_attempt_t *make_cut_attempt(uint32_t link, uint64_t serial) {
+    tm_attempt_t *cut = make_attempt(link, serial);
+    zmq_msg_close(&cut->payload);
+    zmq_msg_init_size(&cut->payload, 3);
+    return cut;
+}
+
+/* ---- one at a time ---- */
+
 static void test_order(void **unused) {
     (void)unused;
-    gate_t gate;
-    gate_init(&gate);
-    tm_slots_t *slots;
-    tm_error_t err;
-    static record_t record;
-    memset(&record, 0, sizeof record);
-    assert_int_equal(tm_slots_new(&gate_backend, &gate, 2, 1, &slots, &err), TM_OK);
+    start(2, 1);
     for (uint64_t i = 1; i <= 5; i++) {
-        tm_slots_submit(slots, make_attempt(0, i));
+        submit(0, i);
     }
     assert_int_equal(tm_slots_waiting(slots, 0), 5);
-    pump_until(slots, &record, 0);
+    pump_until(0);
     assert_int_equal(record.n_started, 2); /* never more than slots */
     assert_int_equal(tm_slots_running(slots, 0), 2);
     assert_int_equal(tm_slots_waiting(slots, 0), 3);
     assert_int_equal(tm_slots_running(slots, 1), 0);
     uint64_t since_ms;
     assert_int_equal(tm_slots_oldest(slots, &since_ms)->id.serial, 1);
-    let_go(&gate, 5);
-    pump_until(slots, &record, 5);
+    let_go(5);
+    pump_until(5);
     for (int i = 0; i < 5; i++) {
         assert_int_equal(record.started[i], i + 1);
         assert_int_equal(record.ended[i].code, TM_OK);
@@ -236,96 +269,67 @@ static void test_order(void **unused) {
 
 static void test_take_and_cancel(void **unused) {
     (void)unused;
-    gate_t gate;
-    gate_init(&gate);
-    tm_slots_t *slots;
-    tm_error_t err;
-    static record_t record;
-    memset(&record, 0, sizeof record);
-    assert_int_equal(tm_slots_new(&gate_backend, &gate, 1, 1, &slots, &err), TM_OK);
-    tm_slots_submit(slots, make_attempt(0, 1));
-    pump_until(slots, &record, 0);
-    tm_slots_submit(slots, make_attempt(1, 2));
-    tm_slots_submit(slots, make_attempt(0, 3));
-    tm_slots_submit(slots, make_attempt(1, 4));
+    start(1, 1);
+    submit(0, 1);
+    pump_until(0);
+    submit(1, 2);
+    submit(0, 3);
+    submit(1, 4);
 
     assert_null(tm_slots_take(slots, 0, &(tm_id_t){7, 2})); /* that one is link 1's */
     tm_attempt_t *attempt = tm_slots_take(slots, 1, &(tm_id_t){7, 4});
     assert_int_equal(attempt->id.serial, 4);
     tm_attempt_destroy(&attempt);
-    tm_slots_submit(slots, make_attempt(0, 5)); /* the end of the queue is still sound */
+    submit(0, 5); /* the end of the queue is still sound */
 
     assert_int_equal(tm_slots_cancel(slots, 1, NULL), 0);
     assert_int_equal(tm_slots_cancel_old(slots, 0, 7), 0);
     assert_int_equal(tm_slots_cancel_old(slots, 0, 8), 1);
-    pump_until(slots, &record, 1);
+    pump_until(1);
     assert_int_equal(record.ended[0].code, TM_E_CANCELLED);
     assert_true(record.ended[0].revoked);
-    let_go(&gate, 3);
-    pump_until(slots, &record, 4);
+    let_go(3);
+    pump_until(4);
     assert_int_equal(record.ended[1].serial, 2);
     assert_int_equal(record.ended[2].serial, 3);
     assert_int_equal(record.ended[3].serial, 5);
-    tm_slots_destroy(&slots);
 }
 
 static void test_deadline(void **unused) {
     (void)unused;
-    gate_t gate;
-    gate_init(&gate);
-    tm_slots_t *slots;
-    tm_error_t err;
-    static record_t record;
-    memset(&record, 0, sizeof record);
-    assert_int_equal(tm_slots_new(&gate_backend, &gate, 1, 1, &slots, &err), TM_OK);
+    start(1, 1);
     tm_attempt_t *late = make_attempt(0, 1);
     late->deadline_ms = tm_clock_ms();
     tm_slots_submit(slots, late);
-    tm_slots_submit(slots, make_attempt(0, 2));
-    let_go(&gate, 1);
-    pump_until(slots, &record, 2);
+    submit(0, 2);
+    let_go(1);
+    pump_until(2);
     assert_int_equal(record.ended[0].serial, 1);
     assert_int_equal(record.ended[0].code, TM_E_DEADLINE);
     assert_false(record.ended[0].started);
     assert_int_equal(record.ended[1].code, TM_OK);
     assert_int_equal(record.n_started, 1);
-    tm_slots_destroy(&slots);
 }
 
 /* Bad payloads and odd codes end the attempt, not the slot. */
 static void test_errors(void **unused) {
     (void)unused;
-    gate_t gate;
-    gate_init(&gate);
-    tm_slots_t *slots;
-    tm_error_t err;
-    static record_t record;
-    memset(&record, 0, sizeof record);
-    assert_int_equal(tm_slots_new(&gate_backend, &gate, 1, 1, &slots, &err), TM_OK);
-    tm_attempt_t *cut = make_attempt(0, 1);
-    zmq_msg_close(&cut->payload);
-    zmq_msg_init_size(&cut->payload, 3);
+    start(1, 1);
+    tm_attempt_t *cut = make_cut_attempt(0, 1);
     tm_slots_submit(slots, cut);
     gate.outcome = TM_E_FILE; /* must not leave the process */
-    tm_slots_submit(slots, make_attempt(0, 2));
-    let_go(&gate, 1);
-    pump_until(slots, &record, 2);
+    submit(0, 2);
+    let_go(1);
+    pump_until(2);
     assert_int_equal(record.ended[0].code, TM_E_MALFORMED);
     assert_true(record.ended[0].started);
     assert_int_equal(record.ended[1].code, TM_E_BACKEND);
-    tm_slots_destroy(&slots);
 }
 
 /* libzmq gives small frames at any address. */
 static void test_unaligned(void **unused) {
     (void)unused;
-    gate_t gate;
-    gate_init(&gate);
-    tm_slots_t *slots;
-    tm_error_t err;
-    static record_t record;
-    memset(&record, 0, sizeof record);
-    assert_int_equal(tm_slots_new(&gate_backend, &gate, 1, 1, &slots, &err), TM_OK);
+    start(1, 1);
     for (size_t shift = 1; shift < 8; shift++) {
         static _Alignas(8) uint8_t room[7][16 + 8];
         tm_attempt_t *attempt = make_attempt(0, shift);
@@ -337,21 +341,17 @@ static void test_unaligned(void **unused) {
         assert_int_equal(zmq_msg_init_data(&attempt->payload, at, bytes, NULL, NULL), 0);
         tm_slots_submit(slots, attempt);
     }
-    let_go(&gate, 7);
-    pump_until(slots, &record, 7);
+    let_go(7);
+    pump_until(7);
     for (int i = 0; i < 7; i++) {
         assert_int_equal(record.ended[i].code, TM_OK);
         assert_true(record.ended[i].echo == (float)(i + 1));
     }
-    tm_slots_destroy(&slots);
 }
 
 static void test_open_fails(void **unused) {
     (void)unused;
-    gate_t gate;
-    gate_init(&gate);
     gate.fail_open = true;
-    tm_slots_t *slots;
     tm_error_t err = {0};
     assert_int_equal(tm_slots_new(&gate_backend, &gate, 3, 1, &slots, &err), TM_E_NO_MEMORY);
     assert_non_null(strstr(err.text, "gate does not open"));
@@ -373,17 +373,11 @@ static void test_open_fails(void **unused) {
 /* Leaving with work in every place: nothing leaks (run under a sanitizer), nothing hangs. */
 static void test_destroy_busy(void **unused) {
     (void)unused;
-    gate_t gate;
-    gate_init(&gate);
-    tm_slots_t *slots;
-    tm_error_t err;
-    static record_t record;
-    memset(&record, 0, sizeof record);
-    assert_int_equal(tm_slots_new(&gate_backend, &gate, 2, 1, &slots, &err), TM_OK);
+    start(2, 1);
     for (uint64_t i = 1; i <= 4; i++) {
-        tm_slots_submit(slots, make_attempt(0, i));
+        submit(0, i);
     }
-    pump_until(slots, &record, 0);
+    pump_until(0);
     tm_slots_destroy(&slots);
     assert_int_equal(record.n_ended, 0);
 }
@@ -391,37 +385,29 @@ static void test_destroy_busy(void **unused) {
 /* ---- batches ---- */
 
 /* One slot, kept busy by attempt 100, so that what is submitted next waits for it. */
-static tm_slots_t *start_busy(gate_t *gate, uint32_t batch, record_t *record) {
-    tm_slots_t *slots;
-    tm_error_t err;
-    gate_init(gate);
-    assert_int_equal(tm_slots_new(&gate_backend, gate, 1, batch, &slots, &err), TM_OK);
-    assert_int_equal(tm_slots_batch(slots), batch);
-    tm_slots_submit(slots, make_attempt(0, 100));
-    pump_until(slots, record, 0);
-    assert_int_equal(record->n_started, 1); /* alone, at once: nobody waits for a batch to fill */
-    return slots;
+static void start_busy(uint32_t batch) {
+    start(1, batch);
+    submit(0, 100);
+    pump_until(0);
+    assert_int_equal(record.n_started, 1); /* alone, at once: nobody waits for a batch to fill */
 }
 
-static void assert_sizes(const gate_t *gate, const uint32_t *size, uint32_t n) {
-    assert_int_equal(gate->runs, n);
+static void assert_sizes(const uint32_t *size, uint32_t n) {
+    assert_int_equal(gate.runs, n);
     for (uint32_t i = 0; i < n; i++) {
-        assert_int_equal(gate->size[i], size[i]);
+        assert_int_equal(gate.size[i], size[i]);
     }
 }
 
 static void test_batch_order(void **unused) {
     (void)unused;
-    gate_t gate;
-    static record_t record;
-    memset(&record, 0, sizeof record);
-    tm_slots_t *slots = start_busy(&gate, 4, &record);
+    start_busy(4);
     for (uint64_t i = 1; i <= 6; i++) {
-        tm_slots_submit(slots, make_attempt(i % 2 == 0 ? 1 : 0, i));
+        submit(i % 2 == 0 ? 1 : 0, i);
     }
-    let_go(&gate, 3);
-    pump_until(slots, &record, 7);
-    assert_sizes(&gate, (uint32_t[]){1, 4, 2}, 3);
+    let_go(3);
+    pump_until(7);
+    assert_sizes((uint32_t[]){1, 4, 2}, 3);
     for (int i = 0; i < 7; i++) {
         uint64_t serial = i == 0 ? 100 : (uint64_t)i;
         assert_int_equal(record.started[i], serial);
@@ -431,16 +417,12 @@ static void test_batch_order(void **unused) {
         assert_int_equal(record.ended[i].n_times, i == 0 ? 0 : 1);
     }
     assert_int_equal(tm_slots_running(slots, TM_ANY_LINK), 0);
-    tm_slots_destroy(&slots);
 }
 
 /* Large events, those of other models and those that failed before have a run for themselves. */
 static void test_batch_choice(void **unused) {
     (void)unused;
-    gate_t gate;
-    static record_t record;
-    memset(&record, 0, sizeof record);
-    tm_slots_t *slots = start_busy(&gate, 8, &record);
+    start_busy(8);
     tm_attempt_t *large = make_attempt_of(SMALL_ROWS + 1, 0, 2);
     tm_attempt_t *other = make_attempt(0, 3);
     tm_attempt_t *again = make_attempt(0, 4);
@@ -452,81 +434,64 @@ static void test_batch_choice(void **unused) {
     tm_slots_submit(slots, large);
     tm_slots_submit(slots, other);
     tm_slots_submit(slots, again);
-    tm_slots_submit(slots, make_attempt(0, 5));
-    let_go(&gate, 5);
-    pump_until(slots, &record, 6);
-    assert_sizes(&gate, (uint32_t[]){1, 2, 1, 1, 1}, 5);
+    submit(0, 5);
+    let_go(5);
+    pump_until(6);
+    assert_sizes((uint32_t[]){1, 2, 1, 1, 1}, 5);
     const uint64_t order[] = {100, 1, 5, 2, 3, 4};
     for (int i = 0; i < 6; i++) {
         assert_int_equal(record.started[i], order[i]);
         assert_int_equal(record.ended[i].code, TM_OK);
     }
-    tm_slots_destroy(&slots);
 }
 
 /* Not more rows than the back end takes; a smaller event behind may still fit. */
 static void test_batch_rows(void **unused) {
     (void)unused;
-    gate_t gate;
-    static record_t record;
-    memset(&record, 0, sizeof record);
-    tm_slots_t *slots = start_busy(&gate, TM_BACKEND_BATCH_MAX, &record);
+    start_busy(TM_BACKEND_BATCH_MAX);
     tm_attempt_t *four = make_attempt_of(SMALL_ROWS, 0, 1);
     assert_int_equal(tm_slots_together(slots, four), ALL_ROWS / SMALL_ROWS);
     tm_slots_submit(slots, four);
     for (uint64_t i = 2; i <= ALL_ROWS / SMALL_ROWS + 1; i++) {
         tm_slots_submit(slots, make_attempt_of(SMALL_ROWS, 0, i));
     }
-    tm_slots_submit(slots, make_attempt(0, 99)); /* fits into what is left */
-    let_go(&gate, 3);
-    pump_until(slots, &record, 1 + ALL_ROWS / SMALL_ROWS + 2);
-    assert_sizes(&gate, (uint32_t[]){1, ALL_ROWS / SMALL_ROWS + 1, 1}, 3);
-    tm_slots_destroy(&slots);
+    submit(0, 99); /* fits into what is left */
+    let_go(3);
+    pump_until(1 + ALL_ROWS / SMALL_ROWS + 2);
+    assert_sizes((uint32_t[]){1, ALL_ROWS / SMALL_ROWS + 1, 1}, 3);
 }
 
 /* What waits is for all free slots, not for the first of them. */
 static void test_batch_shares(void **unused) {
     (void)unused;
-    gate_t gate;
-    gate_init(&gate);
-    tm_slots_t *slots;
-    tm_error_t err;
-    static record_t record;
-    memset(&record, 0, sizeof record);
-    assert_int_equal(tm_slots_new(&gate_backend, &gate, 3, 8, &slots, &err), TM_OK);
+    start(3, 8);
     for (uint64_t i = 1; i <= 7; i++) {
-        tm_slots_submit(slots, make_attempt(0, i));
+        submit(0, i);
     }
-    let_go(&gate, 3);
-    pump_until(slots, &record, 7);
+    let_go(3);
+    pump_until(7);
     assert_int_equal(gate.runs, 3);
     for (int i = 0; i < 3; i++) {
         assert_in_range(gate.size[i], 2, 3);
     }
-    tm_slots_destroy(&slots);
 }
 
 /* Each attempt of a batch has an outcome of its own. */
 static void test_batch_outcomes(void **unused) {
     (void)unused;
-    gate_t gate;
-    static record_t record;
-    memset(&record, 0, sizeof record);
-    tm_slots_t *slots = start_busy(&gate, 8, &record);
+    start_busy(8);
     gate.bad = 2.0f;
-    tm_attempt_t *cut = make_attempt(0, 3);
-    zmq_msg_close(&cut->payload);
-    zmq_msg_init_size(&cut->payload, 3);
+    tm_attempt_t *cut = make_cut_attempt(0, 3);
     tm_attempt_t *late = make_attempt(0, 4);
     late->deadline_ms = tm_clock_ms();
-    tm_slots_submit(slots, make_attempt(0, 1));
-    tm_slots_submit(slots, make_attempt(0, 2));
+    submit(0, 1);
+    submit(0, 2);
     tm_slots_submit(slots, cut);
     tm_slots_submit(slots, late);
-    tm_slots_submit(slots, make_attempt(0, 5));
-    let_go(&gate, 2);
-    pump_until(slots, &record, 6);
-    assert_sizes(&gate, (uint32_t[]){1, 3}, 2); /* 1, 2 and 5 */
+    submit(0, 5);
+    let_go(2);
+    pump_until(6);
+    assert_sizes((uint32_t[]){1, 3}, 2); /* 1, 2 and 5 */
     const struct {
         uint64_t serial;
         tm_status_t code;
@@ -546,29 +511,25 @@ static void test_batch_outcomes(void **unused) {
         }
     }
     assert_int_equal(seen, 6);
-    tm_slots_destroy(&slots);
 }
 
 static void test_batch_cancel(void **unused) {
     (void)unused;
-    gate_t gate;
-    static record_t record;
-    memset(&record, 0, sizeof record);
-    tm_slots_t *slots = start_busy(&gate, 8, &record);
+    start_busy(8);
     for (uint64_t i = 1; i <= 3; i++) {
-        tm_slots_submit(slots, make_attempt(1, i));
+        submit(1, i);
     }
     tm_attempt_t *dropped = make_attempt(1, 4);
     tm_attempt_cancel(dropped); /* as if the word came between its start and its thread */
     tm_slots_submit(slots, dropped);
-    let_go(&gate, 1);
-    pump_until(slots, &record, 1);
+    let_go(1);
+    pump_until(1);
     assert_int_equal(tm_slots_running(slots, 1), 4);
     assert_int_equal(tm_slots_running(slots, 0), 0);
     assert_int_equal(tm_slots_cancel(slots, 1, &(tm_id_t){7, 2}), 1);
     assert_int_equal(tm_slots_cancel(slots, 0, &(tm_id_t){7, 3}), 0);
-    let_go(&gate, 1);
-    pump_until(slots, &record, 5);
+    let_go(1);
+    pump_until(5);
     assert_int_equal(gate.runs, 2);
     assert_in_range(gate.size[1], 2, 3); /* without 4, and 2 if its thread was late */
     for (int i = 1; i < 5; i++) {
@@ -579,46 +540,38 @@ static void test_batch_cancel(void **unused) {
         }
     }
     assert_int_equal(tm_slots_cancel_old(slots, 1, 8), 0);
-    tm_slots_destroy(&slots);
 }
 
 /* Batches of the greatest size, twice over, and leaving while one runs. */
 static void test_batch_full(void **unused) {
     (void)unused;
-    gate_t gate;
-    static record_t record;
-    memset(&record, 0, sizeof record);
-    gate_init(&gate);
-    tm_slots_t *slots;
-    tm_error_t err;
-    assert_int_equal(tm_slots_new(&gate_backend, &gate, 1, TM_BACKEND_BATCH_MAX, &slots, &err),
-                     TM_OK);
+    start(1, TM_BACKEND_BATCH_MAX);
     for (uint64_t i = 1; i <= TM_BACKEND_BATCH_MAX; i++) {
-        tm_slots_submit(slots, make_attempt(0, i));
+        submit(0, i);
     }
-    let_go(&gate, 1);
-    pump_until(slots, &record, (int)TM_BACKEND_BATCH_MAX);
-    assert_sizes(&gate, (uint32_t[]){TM_BACKEND_BATCH_MAX}, 1);
+    let_go(1);
+    pump_until((int)TM_BACKEND_BATCH_MAX);
+    assert_sizes((uint32_t[]){TM_BACKEND_BATCH_MAX}, 1);
     for (uint64_t i = 1; i <= 2; i++) {
-        tm_slots_submit(slots, make_attempt(0, i));
+        submit(0, i);
     }
-    let_go(&gate, 1); /* a batch that hangs would hold tm_slots_destroy for ever */
+    let_go(1); /* a batch that hangs would hold tm_slots_destroy for ever */
     record.n_started = 0;
-    pump_until(slots, &record, 0);
-    tm_slots_submit(slots, make_attempt(0, 3));
+    pump_until(0);
+    submit(0, 3);
     tm_slots_destroy(&slots);
     assert_int_equal(gate.closed, 1);
 }
 
+#define TEST(name) cmocka_unit_test_setup_teardown(name, prepare, clean_up)
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_order),          cmocka_unit_test(test_take_and_cancel),
-        cmocka_unit_test(test_deadline),       cmocka_unit_test(test_errors),
-        cmocka_unit_test(test_unaligned),      cmocka_unit_test(test_open_fails),
-        cmocka_unit_test(test_destroy_busy),   cmocka_unit_test(test_batch_order),
-        cmocka_unit_test(test_batch_choice),   cmocka_unit_test(test_batch_shares),
-        cmocka_unit_test(test_batch_outcomes), cmocka_unit_test(test_batch_cancel),
-        cmocka_unit_test(test_batch_full),     cmocka_unit_test(test_batch_rows),
+        TEST(test_order),        TEST(test_take_and_cancel), TEST(test_deadline),
+        TEST(test_errors),       TEST(test_unaligned),       TEST(test_open_fails),
+        TEST(test_destroy_busy), TEST(test_batch_order),     TEST(test_batch_choice),
+        TEST(test_batch_shares), TEST(test_batch_outcomes),  TEST(test_batch_cancel),
+        TEST(test_batch_full),   TEST(test_batch_rows),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
