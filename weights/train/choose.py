@@ -68,6 +68,12 @@ def radius_for(table, efficiency):
     return next((row["r"] for row in table if row["efficiency"] >= efficiency), table[-1]["r"])
 
 
+def at_edges(table, per_point, column):
+    """A column of the table where graphs have so many edges per point, between its rows; beyond them the last's."""
+    edges = np.log([max(row["per_point"], 1e-9) for row in table])
+    return round(float(np.interp(math.log(per_point), edges, [row[column] for row in table])), 5)
+
+
 def filter_table(graphs, logits, extra=()):
     """Rows for numbers of kept edges per point: the cut on the logit that leaves so many, efficiency."""
     ranked = torch.cat(logits).sort(descending=True).values

@@ -6,13 +6,17 @@
     train.py --data DIR --out DIR --minutes 6 --finish   # one call: the last stage takes the time that is left
     train.py --data DIR --out DIR --simulate-only        # the events alone, ahead; trainings may start meanwhile
 
-Stages: embed, filter, gnn, each with its budget in seconds of one GPU. OUT/state.pt holds weights, optimiser and the
-seconds used, and is written every half minute: the next call goes on where the last one ended, on another machine too.
-With --teacher embedding and filter also learn what that model says. Networks begin with --warm's weights where the sizes
-agree, and stay as they are with a budget of 0. Radius and cut of the filter are set on validation events of the
+Stages: embed, filter, gnn, each with its budget in seconds of one GPU, or in steps. OUT/state.pt holds weights,
+optimiser and what is used of the budgets, and is written every half minute: the next call goes on where the last one
+ended, on another machine too.
+With --teacher embedding and filter also learn what that model says. Networks begin with --warm's weights where the
+sizes agree, and stay as they are with a budget of 0. Radius and cut of the filter are set on validation events of the
 training's own; tables of the alternatives, and of the teacher's networks, are in OUT/choices.json, figures on the way in
-OUT/curve.csv, the model in OUT/<name>.safetensors. models.sh has the commands of the shipped models. Needs:
-pip install -r requirements.txt.
+OUT/curve.csv, the model in OUT/<name>.safetensors. models.sh has the commands of the shipped models, growth.py compares
+trainings with few and many events. Needs: pip install -r requirements.txt.
+
+Figures and loss in curve.csv are of the validation events, «seen …» of as many that were learned from. Both are
+judged as they were simulated, without guns over them, so that only the learning tells them apart.
 """
 import argparse
 import csv
@@ -44,7 +48,9 @@ PEAK_RATE = {"embed": 1.5e-3, "filter": 2e-3, "gnn": 1e-3}
 WARM = 0.4                          # of the peak rate, for networks that begin with weights of another model
 TAUGHT = 0.5                        # weight of the teacher's scores beside the truth
 FIRST = 16                          # events to begin with, while the others are simulated
+VALIDATION = 4                      # events never learned from
 CHECK_EVERY = 10.0                  # s between points of curve.csv
+RADII_SHOWN = (0.4, 0.45, 0.5)      # in curve.csv
 RESERVE = 12.0                      # s that --finish leaves for validation and export
 START = time.time()
 
@@ -84,21 +90,32 @@ class Simulation:
             time.sleep(0.5)
 
 
+def share(number):
+    """Of so many collision events: {folder: how many of them}. Vertices far out in z are rare in collisions, so a third
+    come from a beam spot twice as long."""
+    near = max(1, round(number * 2 / 3))
+    return {"collisions": near, "collisions_wide": number - near}
+
+
+def gun_events(options):
+    """Events of each particle gun: stiff particles, and those made far from the beam line, are rare too."""
+    return max(1, int(options.events * 0.3))
+
+
 def simulate_commands(options):
     """One command for each kind of events that is not complete: collisions, guns to lay over them, validation."""
-    part = lambda share: str(max(1, int(options.events * share)))
-    gun = ["--eta", "4", "--beam-z", "120", "--events", part(0.3), "--seed"]
+    gun = ["--eta", "4", "--beam-z", "120", "--events", str(gun_events(options)), "--seed"]
     pile_up = ["--mu", str(options.mu), "--events"]
-    #   Vertices far out in z are rare in collisions, so a third of these come from a beam spot twice as long; so are
-    #   stiff particles, and those made far from the beam line
-    wanted = {"validation": [*pile_up, "4", "--seed", str(options.seed + 1)],
+    number = share(options.events)
+    wanted = {"validation": [*pile_up, str(VALIDATION), "--seed", str(options.seed + 1)],
               "muons": ["--gun", "13", "--count", "40", *gun, str(options.seed + 2)],
               "pions": ["--gun", "211", "--count", "40", *gun, str(options.seed + 3)],
               "decays": ["--gun", "211", "--count", "30", "--pt", "0.5", "10", "--decay", "400", *gun,
                          str(options.seed + 5)],
-              "collisions": [*pile_up, part(2 / 3), "--seed", str(options.seed)],
-              "collisions_wide": [*pile_up, part(1 / 3), "--beam-z", "110", "--seed", str(options.seed + 4)]}
-    shares, commands = {"collisions": 0.57, "collisions_wide": 0.32, "validation": 0.125}, []
+              "collisions": [*pile_up, str(number["collisions"]), "--seed", str(options.seed)],
+              "collisions_wide": [*pile_up, str(number["collisions_wide"]), "--beam-z", "110", "--seed",
+                                  str(options.seed + 4)]}
+    shares, commands = {"collisions": 0.57, "collisions_wide": 0.32, "validation": 0.25}, []    # validation comes first
     for folder, arguments in wanted.items():
         target = os.path.join(options.data, folder)
         if len(glob.glob(target + "/*.npz.xz")) < int(arguments[arguments.index("--events") + 1]):
@@ -119,18 +136,47 @@ def files(options, *folders):
 
 
 class Loader:
-    """Loads events (guns laid over them, varied) in worker processes; `known` has those that are there."""
+    """Loads events (guns laid over them, varied) in worker processes; `known` has those that are there. `train_on`: how
+    many of them the training gets; None: all."""
 
     def __init__(self, pool, options, teacher):
-        self.pool, self.options, self.teacher = pool, options, teacher
+        self.pool, self.options, self.teacher, self.train_on = pool, options, teacher, options.train_on
         self.known, self.pending, self.looked = {}, {}, 0.0
+
+    def chosen(self):
+        """Files of the events that are there and that the training gets: the same ones in every call."""
+        if self.train_on is None:
+            return sorted(self.known)
+        first = share(self.train_on)
+        number = lambda path: int(os.path.basename(path).removeprefix("event").split(".")[0])
+        return [path for path in sorted(self.known) if number(path) < first[os.path.basename(os.path.dirname(path))]]
+
+    def as_simulated(self, paths):
+        """Events without guns over them, nothing lost or moved."""
+        return [ev.to_device(packed, self.options.device)
+                for packed in self.pool.imap(ev.load, [([path], None) for path in paths])]
+
+    def validation(self, simulation):
+        """The events that are never learned from."""
+        while len(paths := files(self.options, "validation")) < VALIDATION and simulation and simulation.runs():
+            time.sleep(0.2)
+        if not paths:
+            raise SystemExit(f"{self.options.data}/validation: no events: see simulate.log")
+        return self.as_simulated(paths)
+
+    def seen(self):
+        """Some of the events that are learned from, for figures beside the validation's."""
+        near = [path for path in self.chosen() if os.path.basename(os.path.dirname(path)) == "collisions"]
+        return self.as_simulated((near or self.chosen())[:VALIDATION])
 
     def look(self):
         """Asks for files that are new, takes what has been loaded."""
         over = [files(self.options, "muons", "pions"), files(self.options, "decays")]
+        number = gun_events(self.options)
+        ready = len(over[0]) >= 2 * number and len(over[1]) >= number     # else an event's guns depended on the moment
         new = [p for p in files(self.options, "collisions", "collisions_wide")
                if p not in self.known and p not in self.pending]
-        for path in new if all(over) else []:
+        for path in new if ready else []:
             number = zlib.crc32(os.sep.join(path.split(os.sep)[-2:]).encode())      # the same in every call
             guns = [folder[number % len(folder)] for folder in over]
             seed = None if self.options.as_simulated else [self.options.seed, number]
@@ -141,7 +187,7 @@ class Loader:
                 event["taught"] = graph.embed(event, self.teacher["embed"])
             self.known[path] = event
         self.looked = time.time()
-        return list(self.known.values())
+        return [self.known[path] for path in self.chosen()]
 
     def refresh(self, samples):
         """For the training loop: looks once a second or so."""
@@ -226,9 +272,9 @@ def filter_step(net, sample, random, teacher, progress, batch=400_000):
 
 def thin(sample, random):
     """Half of the time: some of the primary vertices only, down to one, so that sparse events are known too. The edges
-    between the points that stay are exactly the graph of the thinned event."""
+    between the points that stay are exactly the graph of the thinned event. Without `random` the whole event."""
     event, edges, true = sample
-    if random.random() < 0.5:
+    if random is None or random.random() < 0.5:
         return edges, true
     number = int(event["vertex"].max()) + 1
     keep_vertex = torch.zeros(number, dtype=torch.bool, device=edges.device)
@@ -252,13 +298,69 @@ def gnn_step(net, sample, random, teacher, progress):
     return binary_loss(logit, true, edge_weights(event, edges, true))
 
 
+# ---- figures on the way ----------------------------------------------------------------------------------------------
+
+@torch.no_grad()
+def loss_of(net, samples, step, options):
+    """What `step` loses on average, without a teacher; the same draws in every call."""
+    device, losses = options.device, []
+    with torch.random.fork_rng(), torch.autocast(device, dtype=torch.float16, enabled=device == "cuda"):
+        torch.manual_seed(options.seed)
+        for sample in samples:
+            losses.append(step(net, sample, None, None, 1.0))
+    return torch.stack(losses).mean().item()
+
+
+def check_of(figures, step, unseen, seen, options):
+    """The check of a stage: check(net, last) gives figures(net, samples) and the loss of the unseen samples, the loss
+    of the seen ones, and at last their figures too."""
+    def check(net, last):
+        found = {**figures(net, unseen), "loss": loss_of(net, unseen, step, options),
+                 "seen loss": loss_of(net, seen, step, options)}
+        if last:
+            found.update({"seen " + name: value for name, value in figures(net, seen).items()})
+        return found
+    return check
+
+
+def radius_figures(net, events, options):
+    """True edges and edges within some radii; with --graph-edges the true edges among so many."""
+    try:
+        table = choose.radius_table(events, net, sorted({*choose.RADII, *RADII_SHOWN}))
+    except OverflowError:
+        return {}
+    found = {f"{name} at {row['r']}": row[name] for name in ("efficiency", "edges") for row in table
+             if row["r"] in RADII_SHOWN}
+    if options.graph_edges:
+        name = f"efficiency of {options.graph_edges:g} per point"
+        found[name] = choose.at_edges(table, options.graph_edges, "efficiency")
+    return found
+
+
+def filter_figures(net, samples, options):
+    """True edges among those that the filter is to leave."""
+    graphs = [sample[:2] for sample in samples]
+    logits = [choose.score_edges(net, *graph) for graph in graphs]
+    table = choose.filter_table(graphs, logits, (options.edges_per_point,))
+    row = next(row for row in table if row["per_point"] == options.edges_per_point)
+    return {f"efficiency of {options.edges_per_point:g} per point": row["efficiency"]}
+
+
+def track_figures(net, samples, options):
+    """Of tracks of best edges, before they are joined."""
+    graphs = [sample[:2] for sample in samples]
+    row, = choose.track_table(graphs, [choose.score_edges(net, *graph, None) for graph in graphs], (0.4,),
+                              ("best_edges",))
+    return {name: row[name] for name in ("edge_efficiency", "efficiency", "fakes", "impure")}
+
+
 # ---- driver ----------------------------------------------------------------------------------------------------------
 
 def train_stage(stage, net, samples, step, state, options, teacher=None, refresh=None, check=None):
     """Runs `step` until the stage's budget or the call's time is used; True when the budget is used up. `refresh` gives
-    the samples anew, `check` figures for the curve."""
-    budget, used = options.seconds[stage], state["used"].get(stage, 0.0)
-    if used >= budget:
+    the samples anew, `check` figures for the curve; it does not count as training time."""
+    budget, used = options.budget[stage], state["used"].get(stage, 0.0)
+    if (state["steps"].get(stage, 0) if options.steps else used) >= budget:
         return True
     if options.finish and stage == STAGES[-1]:
         budget = min(budget, used + max(1.0, options.minutes * 60 - RESERVE - (time.time() - START)))
@@ -274,15 +376,16 @@ def train_stage(stage, net, samples, step, state, options, teacher=None, refresh
     begin, saved, checked, losses = time.time(), time.time(), time.time(), []
     while True:
         now = used + time.time() - begin
-        if now >= budget or time.time() - START > options.minutes * 60:
+        progress = (steps if options.steps else now) / budget
+        if progress >= 1 or time.time() - START > options.minutes * 60:
             break
         if refresh:
             samples = refresh(samples)
-        rate = peak * max(0.01, 0.5 * (1 + math.cos(math.pi * now / budget))) * min(1, (steps + 1) / 100)
+        rate = peak * max(0.01, 0.5 * (1 + math.cos(math.pi * progress))) * min(1, (steps + 1) / 100)
         for group in optimizer.param_groups:
             group["lr"] = rate
         with torch.autocast(options.device, dtype=torch.float16, enabled=options.device == "cuda"):
-            loss = step(net, samples[random.integers(len(samples))], random, teacher, now / budget)
+            loss = step(net, samples[random.integers(len(samples))], random, teacher, progress)
         optimizer.zero_grad(set_to_none=True)
         scaler.scale(loss).backward()
         scaler.unscale_(optimizer)
@@ -296,19 +399,21 @@ def train_stage(stage, net, samples, step, state, options, teacher=None, refresh
             with open(options.out + "/log.csv", "a", newline="") as file:
                 csv.writer(file).writerow([stage, f"{now:.1f}", steps, f"{mean:.5f}", f"{rate:.2e}"])
             if steps % 500 == 0 or steps == 100:
-                say(f"{stage} {now:.0f} of {budget:.0f} s, step {steps}, loss {mean:.4f}")
+                say(f"{stage} {now:.0f} s, step {steps}, {100 * progress:.0f} % done, loss {mean:.4f}")
             losses = []
         if check and time.time() - checked > CHECK_EVERY:
-            note(options, stage, now, steps, len(samples), check(net))
+            pause = time.time()
+            note(options, stage, now, steps, len(samples), check(net, False))
             checked = time.time()
+            begin += checked - pause
         if time.time() - saved > 30:
             save(stage, net, optimizer, scaler, steps, used + time.time() - begin, state, options)
             saved = time.time()
     save(stage, net, optimizer, scaler, steps, used + time.time() - begin, state, options)
     if check:
-        note(options, stage, state["used"][stage], steps, len(samples), check(net))
-    say(f"{stage}: {steps} steps, {state['used'][stage]:.0f} of {budget:.0f} s used")
-    return state["used"][stage] >= budget
+        note(options, stage, state["used"][stage], steps, len(samples), check(net, True))
+    say(f"{stage}: {steps} steps in {state['used'][stage]:.0f} s, {100 * min(1, progress):.0f} % of the budget")
+    return progress >= 1
 
 
 def save(stage, net, optimizer, scaler, steps, used, state, options):
@@ -321,7 +426,9 @@ def save(stage, net, optimizer, scaler, steps, used, state, options):
 
 def note(options, stage, seconds, steps, number, figures):
     """Lines of curve.csv: stage, seconds of training, steps, events, name of the figure, value."""
-    with open(options.out + "/curve.csv", "a", newline="") as file:
+    with open(options.curve, "a", newline="") as file:
+        if not file.tell():
+            csv.writer(file).writerow(["stage", "seconds", "step", "events", "figure", "value"])
         csv.writer(file).writerows([stage, f"{seconds:.1f}", steps, number, name, f"{value:.5f}"]
                                    for name, value in figures.items())
 
@@ -350,35 +457,60 @@ def size(text):
     return int(width), int(layers)
 
 
-def parse():
-    """The options."""
+def parser_of_options():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--data", required=True, help="folder of the simulated events; what is missing is simulated")
     parser.add_argument("--out", required=True, help="folder for state, logs and the model file")
     parser.add_argument("--name", default="standard")
     parser.add_argument("--version", default="1")
     parser.add_argument("--embed", type=size, default=(256, 4), metavar="WxL", help="width and layers (%(default)s)")
-    parser.add_argument("--filter", type=size, default=(64, 3), metavar="WxL", help="likewise")
+    parser.add_argument("--filter", type=size, default=(128, 3), metavar="WxL", help="likewise")
     parser.add_argument("--gnn", type=size, default=(64, 8), metavar="WxS", help="width and steps")
     parser.add_argument("--warm", metavar="MODEL", help="begin with this file's networks where the sizes are the same")
     parser.add_argument("--teacher", metavar="MODEL", help="embedding and filter also learn from this file's")
     parser.add_argument("--events", type=int, default=160, help="collision events to simulate")
+    parser.add_argument("--train-on", type=int, metavar="N", help="learn from the first N of them (all)")
     parser.add_argument("--as-simulated", action="store_true", help="no modules out of place, no lost points")
     parser.add_argument("--mu", type=float, default=200.0, help="pile-up of the training events")
     parser.add_argument("--minutes", type=float, default=9.5, help="end this call after so long")
     parser.add_argument("--finish", action="store_true", help="shorten the last stage so the call ends with a model")
     parser.add_argument("--seconds", default="100,40,160", help="budgets of embed, filter, gnn (0: not trained)")
+    parser.add_argument("--steps", help="budgets in steps instead: the same training on any machine")
     parser.add_argument("--edge-efficiency", type=float, default=0.9955, help="sets the radius")
+    parser.add_argument("--graph-edges", type=float, metavar="E", help="sets the radius instead: E edges per point")
     parser.add_argument("--edges-per-point", type=float, default=3.3, help="sets the cut of the filter")
     parser.add_argument("--track-cut", type=float, default=0.4, help="cut of the model file's tracks section")
     parser.add_argument("--seed", type=int, default=1000)
     parser.add_argument("--eager", action="store_true", help="do not compile the networks")
     parser.add_argument("--simulate-only", action="store_true", help="make the events, nothing else")
+    return parser
+
+
+def parse(parser):
+    """The options."""
     options = parser.parse_args()
-    options.seconds = dict(zip(STAGES, (float(s) for s in options.seconds.split(","))))
+    numbers = (options.steps or options.seconds).split(",")
+    try:
+        options.budget = dict(zip(STAGES, (float(number) for number in numbers), strict=True))
+    except ValueError:
+        parser.error(f"--seconds and --steps take three numbers, not {','.join(numbers)}")
+    if options.steps and options.finish:
+        parser.error("--finish shortens the last stage, --steps says how long it is: only one of them")
+    if options.train_on is not None and not 1 <= options.train_on <= options.events:
+        parser.error(f"--train-on {options.train_on}: 1 to {options.events}, the number of --events")
     options.sizes = {"embed": options.embed, "filter": options.filter, "gnn": options.gnn}
     options.device = "cuda" if torch.cuda.is_available() else "cpu"
+    options.curve = options.out + "/curve.csv"
     return options
+
+
+def take(nets, state, options):
+    """Weights of the state, as far as it has some."""
+    if state.setdefault("sizes", options.sizes) != options.sizes:
+        raise SystemExit(f"{options.out}/state.pt is of networks {state['sizes']}, not {options.sizes}: another --out?")
+    for stage, net in nets.items():
+        if stage in state:
+            net.load_state_dict(state[stage])
 
 
 def networks_of(options, state):
@@ -386,19 +518,19 @@ def networks_of(options, state):
     read = lambda path: {stage: net.to(options.device).eval() for stage, net in networks.read(path)[0].items()}
     teacher = read(options.teacher) if options.teacher else None
     warm = read(options.warm) if options.warm else {}
+    torch.manual_seed(options.seed)
     nets = networks.make(len(ev.FEATURES), len(ev.EDGE_FEATURES), options.sizes)
-    if state.setdefault("sizes", options.sizes) != options.sizes:
-        raise SystemExit(f"{options.out}/state.pt is of networks {state['sizes']}, not {options.sizes}: another --out?")
     for stage, net in nets.items():
         net.to(options.device).eval()
         if stage in state:
-            net.load_state_dict(state[stage])
-        elif stage in warm and networks.size_of(warm[stage]) == options.sizes[stage]:
+            continue
+        if stage in warm and networks.size_of(warm[stage]) == options.sizes[stage]:
             net.load_state_dict(warm[stage].state_dict())
             state["warm"].append(stage)
             say(f"{stage} begins with the weights of {options.warm}")
-        elif not options.seconds[stage]:
-            raise SystemExit(f"--seconds: 0 for {stage}, and no --warm file has one of size {options.sizes[stage]}")
+        elif not options.budget[stage]:
+            raise SystemExit(f"a budget of 0 for {stage}, and no --warm file has one of size {options.sizes[stage]}")
+    take(nets, state, options)
     if options.device == "cuda" and not options.eager:
         torch._dynamo.config.suppress_errors = True
         torch._dynamo.config.recompile_limit = 64
@@ -424,27 +556,28 @@ def choose_radius(nets, teacher, validation, state, options, report):
         show("radius, teacher's", theirs)
         mine, other = choose.edges_for(table, wanted), choose.edges_for(theirs, wanted)
         say(f"edges for an efficiency of {wanted}: {mine:.0f}, with the teacher's embedding {other:.0f}")
-    state["radius"] = choose.radius_for(table, wanted)
+    state["radius"] = (choose.at_edges(table, options.graph_edges, "r") if options.graph_edges
+                       else choose.radius_for(table, wanted))
     report["radius"]["chosen"] = state["radius"]
     say("radius", state["radius"])
 
 
 def choose_filter(nets, teacher, graphs, state, options, report):
-    """Sets state["filter_cut"]; returns the cut on the logit and the logits [E] of each graph. Tables likewise."""
+    """Sets state["filter_cut"]; returns the cut on the logit. Tables likewise."""
     def scored(net):
         logits = [choose.score_edges(net, event, edges) for event, edges in graphs]
         table = choose.filter_table(graphs, logits, (options.edges_per_point,))
         width, layers = networks.size_of(net)
         show(f"filter {width} x {layers}", table)
-        return logits, table
+        return table
 
-    logits, table = scored(nets["filter"])
+    table = scored(nets["filter"])
     report["filter"] = {"own": table}
     if teacher:
-        report["filter"]["teacher"] = scored(teacher["filter"])[1]
+        report["filter"]["teacher"] = scored(teacher["filter"])
     row = next(row for row in table if row["per_point"] == options.edges_per_point)
     state["filter_cut"] = row["cut"]
-    return row["logit"], logits
+    return row["logit"]
 
 
 def choose_gnn(nets, teacher, graphs, options, report):
@@ -457,8 +590,81 @@ def choose_gnn(nets, teacher, graphs, options, report):
         show("tracks, teacher's", report["tracks"]["teacher"])
 
 
+def new_state():
+    """Of a training that has not begun: seconds and steps of each stage, stages with another model's weights."""
+    return {"used": {}, "steps": {}, "warm": []}
+
+
+def state_of(options):
+    """The state to go on with: of OUT/state.pt, or a new one."""
+    if not os.path.exists(options.out + "/state.pt"):
+        return new_state()
+    state = torch.load(options.out + "/state.pt", map_location=options.device, weights_only=False)
+    say("going on:", {stage: round(seconds) for stage, seconds in state["used"].items()})
+    return state
+
+
+def train(options, state, loader, simulation, nets, teacher):
+    """All stages, as far as budgets and time go, then choices.json and the model; True once the budgets are used up."""
+    check = lambda figures, step, unseen, seen: check_of(lambda net, samples: figures(net, samples, options), step,
+                                                         unseen, seen, options)
+    report = {}
+
+    #   ---- embedding
+    events = loader.wait(options.train_on or min(options.events, FIRST), simulation)
+    say(len(events), "events to begin with,", int(np.mean([len(e["r"]) for e in events])), "points on average")
+    validation, seen = loader.validation(simulation), loader.seen()
+    if not train_stage("embed", nets["embed"], events, embed_step, state, options, teacher, loader.refresh,
+                       check(radius_figures, embed_step, validation, seen)):
+        return False
+    if simulation and not options.train_on:
+        simulation.wait()
+    events = loader.wait(options.train_on or math.inf, simulation)
+    say(len(events), "events,", len(validation), "for validation")
+    choose_radius(nets, teacher, validation, state, options, report)
+
+    #   ---- filter
+    def graphs_of(events):
+        graphs = []
+        for event in events:
+            edges = graph.radius_graph(event, nets["embed"], state["radius"])
+            graphs.append((event, edges, ev.is_true(event, edges)))
+        return graphs
+
+    samples, unseen, seen = graphs_of(events), graphs_of(validation), graphs_of(seen)
+    say("graphs built,", int(np.mean([s[1].shape[1] for s in samples])), "edges on average")
+    if not train_stage("filter", nets["filter"], samples, filter_step, state, options, teacher,
+                       check=check(filter_figures, filter_step, unseen, seen)):
+        return False
+    cut = choose_filter(nets, teacher, [sample[:2] for sample in unseen], state, options, report)
+
+    #   ---- interaction network
+    def thinned(samples):
+        for at, (event, edges, true) in enumerate(samples):
+            kept = choose.score_edges(nets["filter"], event, edges) > cut
+            samples[at] = (event, edges[:, kept], true[kept])
+        return samples
+
+    samples, unseen, seen = thinned(samples), thinned(unseen), thinned(seen)
+    say("gnn graphs:", int(np.mean([s[1].shape[1] for s in samples])), "edges on average")
+    done = train_stage("gnn", nets["gnn"], samples, gnn_step, state, options, teacher,
+                       check=check(track_figures, gnn_step, unseen, seen))
+    choose_gnn(nets, teacher, [sample[:2] for sample in unseen], options, report)
+    with open(options.out + "/choices.json", "w") as file:
+        json.dump(report, file, indent=1)
+    export.write_model(f"{options.out}/{options.name}.safetensors", nets, options.name, options.version,
+                       state["radius"], state["filter_cut"], options.track_cut)
+    say("done" if done or options.finish else "gnn budget not used up: call again", "— model written")
+    return done
+
+
+def workers():
+    """Processes that load events."""
+    return multiprocessing.get_context("spawn").Pool(max(1, min(8, (os.cpu_count() or 2) // 2)))
+
+
 def main():
-    options = parse()
+    options = parse(parser_of_options())
     os.makedirs(options.out, exist_ok=True)
     os.makedirs(options.data, exist_ok=True)
     simulation = simulate(options)
@@ -468,73 +674,9 @@ def main():
         say("all events are there" if simulate_commands(options) == [] else "events are missing: see simulate.log")
         return
     torch.set_float32_matmul_precision("high")
-    state = {"used": {}, "steps": {}, "warm": []}
-    if os.path.exists(options.out + "/state.pt"):
-        state = torch.load(options.out + "/state.pt", map_location=options.device, weights_only=False)
-        say("going on:", {stage: round(seconds) for stage, seconds in state["used"].items()})
-    pool = multiprocessing.get_context("spawn").Pool(max(1, min(8, (os.cpu_count() or 2) // 2)))
+    state, pool = state_of(options), workers()
     nets, teacher = networks_of(options, state)
-    loader, report = Loader(pool, options, teacher), {}
-
-    def load_validation():
-        return [ev.to_device(packed, options.device) for packed in
-                pool.imap(ev.load, [([path], None) for path in files(options, "validation")])]
-
-    #   ---- embedding
-    events = loader.wait(min(options.events, FIRST), simulation)
-    say(len(events), "events to begin with,", int(np.mean([len(e["r"]) for e in events])), "points on average")
-    validation = load_validation()
-
-    def check_radius(net):
-        try:
-            return {f"{name} at {row['r']}": row[name] for name in ("efficiency", "edges")
-                    for row in choose.radius_table(validation[:1], net, [0.4, 0.45, 0.5])}
-        except OverflowError:
-            return {}
-
-    if not train_stage("embed", nets["embed"], events, embed_step, state, options, teacher, loader.refresh,
-                       check_radius if validation else None):
-        return
-    if simulation:
-        simulation.wait()
-    events = loader.wait(math.inf, simulation)
-    validation = load_validation()
-    say(len(events), "events,", len(validation), "for validation")
-    choose_radius(nets, teacher, validation, state, options, report)
-
-    #   ---- filter
-    build = lambda event: graph.radius_graph(event, nets["embed"], state["radius"])
-    samples = []
-    for event in events:
-        edges = build(event)
-        samples.append((event, edges, ev.is_true(event, edges)))
-    graphs = [(event, build(event)) for event in validation]
-    say("graphs built,", int(np.mean([s[1].shape[1] for s in samples])), "edges on average")
-    if not train_stage("filter", nets["filter"], samples, filter_step, state, options, teacher):
-        return
-    cut, logits = choose_filter(nets, teacher, graphs, state, options, report)
-
-    #   ---- interaction network
-    thinned = []
-    for event, edges, _ in samples:
-        edges = edges[:, choose.score_edges(nets["filter"], event, edges) > cut]
-        thinned.append((event, edges, ev.is_true(event, edges)))
-    graphs = [(event, edges[:, logit > cut]) for (event, edges), logit in zip(graphs, logits)]
-    del samples, logits
-    say("gnn graphs:", int(np.mean([s[1].shape[1] for s in thinned])), "edges on average")
-
-    def check_tracks(net):
-        row, = choose.track_table(graphs[:2], [choose.score_edges(net, *g, None) for g in graphs[:2]], (0.4,),
-                                  ("best_edges",))
-        return {name: row[name] for name in ("edge_efficiency", "efficiency", "fakes", "impure")}
-
-    done = train_stage("gnn", nets["gnn"], thinned, gnn_step, state, options, teacher, check=check_tracks)
-    choose_gnn(nets, teacher, graphs, options, report)
-    with open(options.out + "/choices.json", "w") as file:
-        json.dump(report, file, indent=1)
-    export.write_model(f"{options.out}/{options.name}.safetensors", nets, options.name, options.version,
-                       state["radius"], state["filter_cut"], options.track_cut)
-    say("done" if done or options.finish else "gnn budget not used up: call again", "— model written")
+    train(options, state, Loader(pool, options, teacher), simulation, nets, teacher)
 
 
 if __name__ == "__main__":
