@@ -177,7 +177,8 @@ static void start(fiber_t *f, unsigned i, warp_t *warp_of_block, dim3 block_idx,
 static void prepare_block(unsigned place, dim3 block_idx, dim3 block, dim3 grid,
                           size_t shared_bytes) {
     const unsigned n = block.x * block.y;
-    memset(shared_memory[place], 0xff, shared_bytes); /* NaNs: what is read must have been written */
+    /* NaNs: what is read must have been written */
+    memset(shared_memory[place], 0xff, shared_bytes);
     warp_t *own = warps + place * (n / WARP);
     block_barrier[place] = {0, 0, n, false, false};
     for (unsigned w = 0; w * WARP < n; w++) {
@@ -218,8 +219,7 @@ static void check_block(unsigned n, size_t shared_bytes) {
     }
 }
 
-void launch_now(dim3 grid, dim3 block, size_t shared_bytes,
-                const std::function<void(void)> &body) {
+void launch_now(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void(void)> &body) {
     std::lock_guard<std::mutex> lock(one_launch);
     const unsigned n = block.x * block.y;
     check_block(n, shared_bytes);

@@ -40,8 +40,7 @@ static __device__ inline void tm_fused_edge_features(const tm_gpu_edge_features_
     for (int k = 0; k < TM_FUSED_FEATURES_MAX; k++) {
         float v = 0;
         if (k < (int)list.n) {
-            v = tm_fused_edge_feature(list.feature[k].kind, a, b) *
-                (1 / list.feature[k].scale);
+            v = tm_fused_edge_feature(list.feature[k].kind, a, b) * (1 / list.feature[k].scale);
             float clamp = list.feature[k].clamp;
             if (clamp > 0) {
                 v = fminf(fmaxf(v, -clamp), clamp);

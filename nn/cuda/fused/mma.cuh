@@ -241,8 +241,9 @@ template <int H, int MT> struct tm_fused_rows {
                 uint4 *to = (uint4 *)begin + q;
 #pragma unroll
                 for (int i = 0; i < H / 32; i++) {
-                    to[4 * i] = make_uint4(a[m][2 * i][h], a[m][2 * i][2 + h], a[m][2 * i + 1][h],
-                                       a[m][2 * i + 1][2 + h]);
+                    const uint32_t *even = a[m][2 * i];
+                    const uint32_t *odd = a[m][2 * i + 1];
+                    to[4 * i] = make_uint4(even[h], even[2 + h], odd[h], odd[2 + h]);
                 }
             }
         }
@@ -337,8 +338,7 @@ static __device__ inline float tm_fused_silu(float half_x) {
     return __fdividef(x, 1 + __expf(-x));
 }
 
-template <int H, int MT>
-__device__ inline void tm_fused_rows<H, MT>::activate(tm_fused_act_t act) {
+template <int H, int MT> __device__ inline void tm_fused_rows<H, MT>::activate(tm_fused_act_t act) {
     switch (act) {
     case TM_FUSED_NONE:
         break;

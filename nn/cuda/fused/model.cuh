@@ -53,15 +53,16 @@ typedef struct {
     tm_fused_mlp_t embed;  /* the last layer is among the layers, padded to 16 outputs */
     tm_fused_mlp_t filter; /* k steps: source, target, edge features */
     tm_fused_node_mlp_t node_encoder;
-    tm_fused_node_mlp_t node_mlp, last_node_mlp; /* with the tables of edge MLP and output if they fit */
+    /* with the tables of edge MLP and output if they fit */
+    tm_fused_node_mlp_t node_mlp, last_node_mlp;
     tm_fused_node_mlp_t encoder_tables, edge_tables, output_tables;
-    bool tables_apart; /* they did not fit */
-    bool encoder_together; /* the encoder has the tables of edge encoder and edge MLP */
-    uint32_t n_sums;       /* inputs of the node MLP that are over edges */
+    bool tables_apart;           /* they did not fit */
+    bool encoder_together;       /* the encoder has the tables of edge encoder and edge MLP */
+    uint32_t n_sums;             /* inputs of the node MLP that are over edges */
     tm_fused_mlp_t edge_encoder; /* k steps: edge features, hi and lo */
     tm_fused_mlp_t edge_mlp;     /* k steps: e, and e0 if with_e0 */
     tm_fused_mlp_t output;       /* k steps: e */
-    bool with_x0, with_e0; /* the encoders' results are wanted again */
+    bool with_x0, with_e0;       /* the encoders' results are wanted again */
     bool edge_first; /* edges are updated before nodes, so that these add up new states */
     size_t bytes;    /* of all images */
 } tm_fused_model_t;

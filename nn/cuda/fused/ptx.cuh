@@ -19,9 +19,8 @@ static __device__ inline void tm_ptx_mma(float (&c)[4], uint32_t a0, uint32_t a1
 }
 
 /* c = a·b */
-static __device__ inline void tm_ptx_mma_first(float (&c)[4], uint32_t a0, uint32_t a1,
-                                               uint32_t a2, uint32_t a3, uint32_t b0,
-                                               uint32_t b1) {
+static __device__ inline void tm_ptx_mma_first(float (&c)[4], uint32_t a0, uint32_t a1, uint32_t a2,
+                                               uint32_t a3, uint32_t b0, uint32_t b1) {
     asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, "
                  "{%4,%5,%6,%7}, {%8,%9}, {%10,%10,%10,%10};"
                  : "=f"(c[0]), "=f"(c[1]), "=f"(c[2]), "=f"(c[3])
@@ -88,33 +87,33 @@ static __device__ inline void tm_ptx_group_wait(void) {
 }
 
 #define TM_PTX_1(how, c, t) how(c[t][0]), how(c[t][1]), how(c[t][2]), how(c[t][3])
-#define TM_PTX_4(how, c, t)                                                                        \
+#define TM_PTX_4(how, c, t) \
     TM_PTX_1(how, c, t), TM_PTX_1(how, c, t + 1), TM_PTX_1(how, c, t + 2), TM_PTX_1(how, c, t + 3)
 #define TM_PTX_8(how, c, t) TM_PTX_4(how, c, t), TM_PTX_4(how, c, t + 4)
 #define TM_PTX_WORDS_4 "%0,%1,%2,%3"
-#define TM_PTX_WORDS_32                                                                            \
-    TM_PTX_WORDS_4 ",%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,"   \
+#define TM_PTX_WORDS_32 \
+    TM_PTX_WORDS_4 ",%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23," \
                    "%24,%25,%26,%27,%28,%29,%30,%31"
-#define TM_PTX_WORDS_64                                                                            \
-    TM_PTX_WORDS_32 ",%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,"    \
+#define TM_PTX_WORDS_64 \
+    TM_PTX_WORDS_32 ",%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49," \
                     "%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63"
 /* D = A·B (+ D): n is the number of columns; a is where the operand numbers of A begin */
-#define TM_PTX_GROUP_TEXT(n, words, a0, a1, a2, a3, b, add)                                        \
-    "{.reg .pred p;\nsetp.ne.b32 p, " add ", 0;\n"                                                 \
+#define TM_PTX_GROUP_TEXT(n, words, a0, a1, a2, a3, b, add) \
+    "{.reg .pred p;\nsetp.ne.b32 p, " add ", 0;\n" \
     "wgmma.mma_async.sync.aligned.m64n" n "k16.f32.f16.f16 {" words "}, {" a0 "," a1 "," a2 "," a3 \
     "}, " b ", p, 1, 1, 0;\n}"
-#define TM_PTX_GROUP_MMA(tiles, n, words, all, a0, a1, a2, a3, b)                                  \
-    static __device__ inline void tm_ptx_group_first(float (&c)[tiles][4],                         \
-                                                     const uint32_t (&a)[4], uint64_t matrices) {  \
-        asm volatile(TM_PTX_GROUP_TEXT(n, words, a0, a1, a2, a3, b, "0")                           \
-                     : all("=f", c, 0)                                                             \
-                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(matrices));                 \
-    }                                                                                              \
-    static __device__ inline void tm_ptx_group_add(float (&c)[tiles][4], const uint32_t (&a)[4],   \
-                                                   uint64_t matrices) {                            \
-        asm volatile(TM_PTX_GROUP_TEXT(n, words, a0, a1, a2, a3, b, "1")                           \
-                     : all("+f", c, 0)                                                             \
-                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(matrices));                 \
+#define TM_PTX_GROUP_MMA(tiles, n, words, all, a0, a1, a2, a3, b) \
+    static __device__ inline void tm_ptx_group_first(float(&c)[tiles][4], const uint32_t(&a)[4], \
+                                                     uint64_t matrices) { \
+        asm volatile(TM_PTX_GROUP_TEXT(n, words, a0, a1, a2, a3, b, "0") \
+                     : all("=f", c, 0) \
+                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(matrices)); \
+    } \
+    static __device__ inline void tm_ptx_group_add(float(&c)[tiles][4], const uint32_t(&a)[4], \
+                                                   uint64_t matrices) { \
+        asm volatile(TM_PTX_GROUP_TEXT(n, words, a0, a1, a2, a3, b, "1") \
+                     : all("+f", c, 0) \
+                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(matrices)); \
     }
 #define TM_PTX_16(how, c, t) TM_PTX_8(how, c, t), TM_PTX_8(how, c, t + 8)
 TM_PTX_GROUP_MMA(1, "8", TM_PTX_WORDS_4, TM_PTX_1, "%4", "%5", "%6", "%7", "%8")

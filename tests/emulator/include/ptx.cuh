@@ -47,9 +47,7 @@ static inline void tm_ptx_mma(float (&c)[4], uint32_t a0, uint32_t a1, uint32_t 
                               uint32_t b0, uint32_t b1) {
     const tm_emulator_operands mine = {{a0, a1, a2, a3}, {b0, b1}};
     const float4 sums = tm_emulator::exchange_all<tm_emulator_operands, float4>(
-        mine, [](const tm_emulator_operands *all, float4 *out) {
-            tm_emulator_multiply(all, out);
-        });
+        mine, [](const tm_emulator_operands *all, float4 *out) { tm_emulator_multiply(all, out); });
     c[0] += sums.x;
     c[1] += sums.y;
     c[2] += sums.z;

@@ -13,8 +13,7 @@ template <typename T, int THREADS> struct BlockScan {
     TempStorage &memory;
     explicit BlockScan(TempStorage &memory_) : memory(memory_) {
     }
-    template <typename Add>
-    void ExclusiveScan(T mine, T &before, T initial, Add add, T &total) {
+    template <typename Add> void ExclusiveScan(T mine, T &before, T initial, Add add, T &total) {
         memory.values[threadIdx.x] = mine;
         tm_emulator::wait_for_block();
         T sum = initial;
