@@ -184,6 +184,51 @@ def plot_training(folder):
     save(figure, folder, "training")
 
 
+def plot_growth(folder):
+    """Trainings with few and many events: what was reached (above) and lost (below) after the same number of steps."""
+    rows = read(folder, "growth")
+    if not rows:
+        return
+    steps = {stage: max(int(r["step"]) for r in rows if r["stage"] == stage) for stage in ("embed", "filter", "gnn")}
+    found = lambda stage: list(dict.fromkeys(r["figure"] for r in rows if r["stage"] == stage))
+    of_equal = lambda stage: next(f for f in found(stage) if f.startswith("efficiency of "))
+    embed, keep = of_equal("embed"), of_equal("filter")
+    what = ((("embed", embed, 100, "true edges, %%, of %s" % embed.split(" of ")[1]),),
+            (("filter", keep, 100, "true edges kept, %%, of %s" % keep.split(" of ")[1]),),
+            (("gnn", "efficiency", 100, "particles found, %"),),
+            (("gnn", "fakes", 100, "fakes, %"), ("gnn", "impure", 100, "impure tracks, %")),
+            (("embed", "loss", 1, "embedding: loss"),), (("filter", "loss", 1, "filter: loss"),),
+            (("gnn", "loss", 1, "interaction network: loss"),))
+    figure, panels = plt.subplots(2, 4, figsize=(11.2, 5.6))
+    numbers = sorted({int(r["events"]) for r in rows})
+    for panel, lines in zip(panels.flat, what):
+        for (stage, name, scale, label), colour in zip(lines, (BLUE, RED)):
+            for before, style, fill in (("", "-", "full"), ("seen ", "--", "none")):
+                mine = {int(r["events"]): scale * float(r["value"]) for r in rows
+                        if (r["stage"], int(r["step"]), r["figure"]) == (stage, steps[stage], before + name)}
+                panel.plot(sorted(mine), [mine[n] for n in sorted(mine)], style, color=colour, marker="o", markersize=4,
+                           fillstyle=fill)
+        panel.set_title("\n".join("%s%s" % (label, " (red)" if at else "") for at, (*_, label) in enumerate(lines)),
+                        fontsize=9)
+        panel.set_xscale("log")
+        panel.set_xticks(numbers, ["%d" % n for n in numbers])
+        panel.xaxis.set_minor_formatter(NullFormatter())
+        panel.set_xlabel("training events")
+    panel = panels.flat[-1]
+    for number, colour in zip(numbers, (YELLOW, ORANGE, SKY, BLUE, GREEN, RED)):
+        mine = {int(r["step"]): 100 * float(r["value"]) for r in rows
+                if (r["stage"], int(r["events"]), r["figure"]) == ("gnn", number, "efficiency")}
+        panel.plot(list(mine), list(mine.values()), color=colour, marker="o", markersize=3, label="%d events" % number)
+    panel.set_title("particles found, %", fontsize=9)
+    panel.set_xlim(left=0)
+    panel.set_xlabel("steps, interaction network")
+    panel.legend(fontsize=8)
+    figure.legend([plt.Line2D([], [], color=BLUE, linestyle=style, marker="o", markersize=4, fillstyle=fill)
+                   for style, fill in (("-", "full"), ("--", "none"))],
+                  ["events never learned from", "events learned from"], loc="outside upper center", ncols=2, fontsize=9)
+    save(figure, folder, "growth")
+
+
 def plot_memory(folder):
     rows = [r for r in read(folder, "memory") if r["measure"].split()[1] in ("resident", "peak")]
     if not rows:
@@ -349,12 +394,12 @@ def main():
     folder = os.path.normpath(folder)
     if not os.path.isdir(folder):
         sys.exit("plot.py: %s: no such folder" % folder)
-    for plot in (plot_stages, plot_gpu, plot_relay, plot_training, plot_memory, plot_physics):
+    for plot in (plot_stages, plot_gpu, plot_relay, plot_training, plot_growth, plot_memory, plot_physics):
         plot(folder)
     plot_stages(folder, "_xeon")
     plot_churn(folder)
     for name in sorted(os.listdir(folder)):
-        if name.startswith("grow") and name.endswith(".csv"):
+        if name == "grow.csv" or (name.startswith("grow_") and name.endswith(".csv")):
             plot_grow(folder, name[:-len(".csv")])
 
 
