@@ -388,48 +388,6 @@ def plot_physics(folder):
     save(figure, folder, "physics")
 
 
-def rates(rows):
-    """x, half widths, per cent, binomial errors of bins; an open last bin is left out."""
-    rows = [r for r in rows if r["to"]]
-    low, high, wanted, found = (np.array([float(r[name]) for r in rows]) for name in ("from", "to", "wanted", "found"))
-    rate = found / wanted
-    return (low + high) / 2, (high - low) / 2, 100 * rate, 100 * np.sqrt(np.maximum(rate * (1 - rate), 1 / wanted) / wanted)
-
-
-def plot_physics(folder):
-    """Efficiency by |eta| and pT: a model and ACTS's CKF with tracks of seven points, a row for each sample; below, the
-    model with tracks of three and on the pixels alone."""
-    rows = [r for r in read(folder, "physics_bins") if r["sample"] in ("pu40", "pu200") and not r["finder"].startswith("small")]
-    samples = [name for name in ("pu40", "pu200") if any(r["sample"] == name for r in rows)]
-    if not samples:
-        return
-    figure, panels = plt.subplots(2 * len(samples), 2, figsize=(7.6, 4.4 * len(samples)), squeeze=False, sharex="col",
-                                  sharey="row")
-    for i, sample in enumerate(samples):
-        for above, kinds in ((0, [("tracks and particles of 7", "all")]), (1, [("0.9 GeV", "all"), ("0.9 GeV", "pixels")])):
-            for panel, axis, name in zip(panels[2 * i + above], ("eta", "pt"), ("|η|", "pT (GeV)")):
-                for (selection, detector), colours in zip(kinds, ((BLUE, ORANGE), (PINK, PINK))):
-                    mine = [r for r in rows if (r["sample"], r["selection"], r["detector"], r["axis"]) ==
-                            (sample, selection, detector, axis)]
-                    finders = [f for f in dict.fromkeys(r["finder"] for r in mine) if above == 0 or not f.startswith("ACTS")]
-                    for finder, colour in zip(finders, colours):
-                        x, width, rate, error = rates([r for r in mine if r["finder"] == finder])
-                        label = finder if above == 0 else "%s, %s" % (finder, "pixels alone" if detector == "pixels" else "all points")
-                        panel.errorbar(x, rate, (np.minimum(error, rate), np.minimum(error, 100 - rate)), width, fmt="o",
-                                       markersize=3, color=colour, label=label)
-                if axis == "pt":
-                    panel.set_xscale("log")
-                    panel.xaxis.set_major_formatter(FuncFormatter(plain))
-                    panel.xaxis.set_minor_formatter(NullFormatter())
-                if 2 * i + above == 2 * len(samples) - 1:
-                    panel.set_xlabel(name)
-            left = panels[2 * i + above][0]
-            left.set_ylabel("efficiency, %")
-            left.set_title("%s, tracks and particles of at least %s points" % (sample.upper(), "seven" if above == 0 else "three"))
-            left.legend(loc="lower right", fontsize=8)
-    save(figure, folder, "physics")
-
-
 def main():
     folder = sys.argv[1] if len(sys.argv) > 1 else os.path.join(
         os.path.dirname(os.path.abspath(__file__)), "..", "..", "docs", "results")
