@@ -95,6 +95,8 @@ def find(options, model, paths, out, more=()):
     """Finds the tracks of these events into the folder `out`, unless they are there; what `find --json` printed."""
     note = out / "find.json"
     if not note.exists():
+        if not options.trackmill:
+            raise Fault(f"{out}: no tracks in it: run evaluate.py table first, or give --trackmill")
         out.mkdir(parents=True, exist_ok=True)
         answer = run_json([options.trackmill, "find", "--json", "--device", "cpu", "--threads", options.threads, "--deadline",
                            robust.DEADLINE, "--candidates", "--out", out, "--model", model, *more, *paths])

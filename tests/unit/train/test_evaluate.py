@@ -95,6 +95,9 @@ class Evaluate(unittest.TestCase):
         self.assertEqual(done.returncode, 1)
         self.assertIn("no event (.npz.xz) in it", done.stderr)
         self.assertEqual(len(done.stderr.splitlines()), 1)
+        done = self.run_script("starts", self.events, "--work", self.work, "--out", self.out)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("run evaluate.py table first", done.stderr)
 
 
 if __name__ == "__main__":
