@@ -52,9 +52,10 @@ def run(options):
         del detector
     if options.picture:
         figures.picture(first.positions, first.lists, options.picture)
-    steps = {"find": begin.until(found), "fit": found.until(fitted)}
+    steps, errors = {"find": begin.until(found), "fit": found.until(fitted)}, {}
     if not options.no_ckf:
         steps["ckf"] = ckf_begin.until(ckf_end)
+        errors = {"paired_errors": figures.paired_errors(scorer.scores["trackmill"], scorer.scores["ckf"])}
     gun = f"{options.count} particles {options.gun}"
     return {"label": options.label or (f"PU{options.mu:g}" if options.gun is None else gun),
             "options": {name: value for name, value in vars(options).items() if name not in ("plot", "figure", "out", "picture")},
@@ -64,7 +65,7 @@ def run(options):
                      for name, writer in writers.items()},
             "wall_s": {name: wall for name, (wall, _) in steps.items()},
             "cpu_s": {name: cpu for name, (_, cpu) in steps.items()},
-            "wall_by_algorithm_s": walls, "summary": vars(finder.summary)}
+            "wall_by_algorithm_s": walls, "summary": vars(finder.summary), **errors}
 
 
 def main():

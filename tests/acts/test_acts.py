@@ -207,6 +207,9 @@ def test_order_of_measurements_may_change_later(mine):
     assert tracks[0] == tracks[2] and tracks[0][0][0][:2] == [0, 3]
     assert tracks[1][0][0][:2] == [n - 1, n - 4]
     assert job(events, mine, sourceLinks="all")[0] == tracks
+    pairs = line(n, [[i, n + i] for i in range(n)], 2 * n)         # the first measurement is as before
+    tracks, _ = job([line(n), pairs], mine)
+    assert tracks[1][0][0][:4] == [0, n, 3, n + 3]
 
 
 def test_a_point_without_measurement(mine, capfd):
@@ -373,3 +376,17 @@ def test_score():
     empty = figures.score({"owners": (np.arange(10), owner), "particles": particles},
                           {"lists": [], "pt": np.empty(0), "d0": np.empty(0), "z0": np.empty(0)})
     assert (empty["tracks"], empty["found"], empty["wanted"]) == (0, 0, 2)
+
+
+def test_errors_of_a_difference():
+    """Particles that one event loses together are one loss, not many."""
+    theirs = [{"eta": [[5, 5], [5, 5]], "pt": [[10, 10]]} for _ in range(4)]
+    ours = [{"eta": [[5, 5], [5, 5]], "pt": [[10, 10]]} for _ in range(3)] + [{"eta": [[1, 5], [4, 5]], "pt": [[5, 10]]}]
+    assert figures.paired_errors(ours, theirs) == {"eta": [4.0, 1.0], "pt": [5.0]}
+    edges = len(figures.ETA_EDGES) - 1, len(figures.PT_EDGES) - 1
+    result = {"figures": {name: {"eta": [[found, 20]] + [[20, 20]] * (edges[0] - 1), "pt": [[20, 20]] * edges[1]}
+                          for name, found in (("trackmill", 14), ("ckf", 18))},
+              "paired_errors": {"eta": [4.0] + [0.0] * (edges[0] - 1), "pt": [0.0] * edges[1]}}
+    assert figures.worse_bins(result) == ["eta 0–0.5: 70.00 against 90.00 % (1.0 σ)"]
+    del result["paired_errors"]
+    assert figures.worse_bins(result) == ["eta 0–0.5: 70.00 against 90.00 % (3.0 σ)"]
