@@ -34,7 +34,6 @@ sys.path.insert(0, str(ROOT / "weights" / "convert"))
 import safetensors_io  # noqa: E402
 
 MODELS = [ROOT / "weights" / f"{name}.safetensors" for name in ("standard", "small")]
-PIXELS = (7, 8, 9)                  # volumes
 CKF = "ACTS seeding + CKF"
 #   Which particles and tracks: name -> options of `trackmill score`. "tracks of 7" is what ACTS's finding gives.
 SELECTIONS = {"0.9 GeV": [], "0.5 GeV": ["--pt", "0.5"], "tracks of 7": ["--min-track-hits", "7"],
@@ -79,7 +78,7 @@ def pixel_events(folder, work):
     for path in events_in(folder):
         if not (out / path.name).exists():
             event = robust.read(path)
-            robust.write(robust.choose(event, np.flatnonzero(np.isin(event["volume"], PIXELS))), out / path.name)
+            robust.write(robust.choose(event, np.flatnonzero(np.isin(event["volume"], robust.PIXELS))), out / path.name)
     return [out / path.name for path in events_in(folder)]
 
 

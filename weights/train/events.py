@@ -103,12 +103,15 @@ def pack(raw):
 
 
 def load(work):
-    """One packed event: work is (files, seed): a collision file, gun files to lay over it, and the seed of what
-    happens to it in the detector (None: nothing). Runs in a worker process."""
-    paths, seed = work
+    """One packed event: work is (files, seed, pixels): a collision file, gun files to lay over it, the seed of what
+    happens to it in the detector (None: nothing), and whether its points on strips are left out. Runs in a worker
+    process."""
+    paths, seed, pixels = work
     raw, varied = read(paths[0]), False
     for path in paths[1:]:
         raw = overlay(raw, read(path))
+    if pixels:
+        raw = robust.choose(raw, np.flatnonzero(np.isin(raw["volume"], robust.PIXELS)))
     if seed is not None:
         raw, varied = vary(raw, seed)
     return {**pack(raw), "plain": not varied and not os.path.dirname(paths[0]).endswith("_wide")}

@@ -21,11 +21,11 @@ def operations(prefix, sequential, tensors):
     return ops
 
 
-def write_model(path, nets, name, version, radius, filter_cut, track_cut):
+def write_model(path, nets, name, version, radius, filter_cut, track_cut, parts="pixels and strips"):
     tensors, gnn = {}, nets["gnn"]
     pipeline = {
         "format": 1, "name": name, "version": version,
-        "description": "Generic detector, 2 T: pixels and strips; trained on simulated ttbar events with pile-up",
+        "description": f"Generic detector, 2 T: {parts}; trained on simulated ttbar events with pile-up",
         "features": [{"name": n, "scale": scale} for n, scale in events.FEATURES],
         "edge_features": [{"name": n, "scale": scale, **({"clamp": clamp} if clamp else {})}
                           for n, scale, clamp in events.EDGE_FEATURES],

@@ -24,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
+PIXELS = (7, 8, 9)                  # volumes
 BARREL = (8, 13, 17)                # volumes whose modules stand along z; the others are discs across it
 #   Readout of the Generic detector, as in simulate.py: volume -> pitch along (r-phi, z in the barrel and r in discs)
 PITCH = {volume: pitch for volumes, pitch in (((7, 8, 9), (0.05, 0.05)), ((12, 13, 14), (0.08, 1.2)),

@@ -154,7 +154,7 @@ class Loader:
     def as_simulated(self, paths):
         """Events without guns over them, nothing lost or moved."""
         return [ev.to_device(packed, self.options.device)
-                for packed in self.pool.imap(ev.load, [([path], None) for path in paths])]
+                for packed in self.pool.imap(ev.load, [([path], None, self.options.pixels) for path in paths])]
 
     def validation(self, simulation):
         """The events that are never learned from."""
@@ -180,7 +180,7 @@ class Loader:
             number = zlib.crc32(os.sep.join(path.split(os.sep)[-2:]).encode())      # the same in every call
             guns = [folder[number % len(folder)] for folder in over]
             seed = None if self.options.as_simulated else [self.options.seed, number]
-            self.pending[path] = self.pool.apply_async(ev.load, [([path, *guns], seed)])
+            self.pending[path] = self.pool.apply_async(ev.load, [([path, *guns], seed, self.options.pixels)])
         for path in [path for path, result in self.pending.items() if result.ready()]:
             event = ev.to_device(self.pending.pop(path).get(), self.options.device)
             if self.teacher and event["plain"]:
@@ -470,6 +470,7 @@ def parser_of_options():
     parser.add_argument("--teacher", metavar="MODEL", help="embedding and filter also learn from this file's")
     parser.add_argument("--events", type=int, default=160, help="collision events to simulate")
     parser.add_argument("--train-on", type=int, metavar="N", help="learn from the first N of them (all)")
+    parser.add_argument("--pixels", action="store_true", help="leave out the points on strips")
     parser.add_argument("--as-simulated", action="store_true", help="no modules out of place, no lost points")
     parser.add_argument("--mu", type=float, default=200.0, help="pile-up of the training events")
     parser.add_argument("--minutes", type=float, default=9.5, help="end this call after so long")
@@ -653,7 +654,8 @@ def train(options, state, loader, simulation, nets, teacher):
     with open(options.out + "/choices.json", "w") as file:
         json.dump(report, file, indent=1)
     export.write_model(f"{options.out}/{options.name}.safetensors", nets, options.name, options.version,
-                       state["radius"], state["filter_cut"], options.track_cut)
+                       state["radius"], state["filter_cut"], options.track_cut,
+                       "pixels alone" if options.pixels else "pixels and strips")
     say("done" if done or options.finish else "gnn budget not used up: call again", "— model written")
     return done
 
