@@ -125,7 +125,7 @@ def plot_gpu(folder):
     panel.set_xlabel("ms")
     panel.legend(fontsize=8, ncols=len(stages), loc="upper center", bbox_to_anchor=(0.45, 1.28), frameon=False)
     beside = ["%s points: %.0f ms" % (format(int(r["points"]), ","), float(r["p50_ms"]))
-              for r in peers or [] if r["mode"] == "compiled"]
+              for r in peers or [] if r["mode"] == "compiled" and not r["clients"]]
     text = rows[0]["device"].split(" ", 1)[1]
     figure.supxlabel(text + ("; compiled PyTorch: " + ", ".join(beside) if beside else ""), fontsize=8.5, color="#555555")
     save(figure, folder, "gpu")

@@ -76,8 +76,24 @@ def peer():
     stage_names = ("features", "embed", "radius", "filter", "gnn", "tracks")
     rows = [[number(r["points"]), r["system"], r["mode"], r["agreement"] or "\u2014", number(r["p50_ms"]),
              *(number(r[s + "_ms"]) for s in stage_names)]
-            for r in sorted(read("peer"), key=lambda r: int(r["points"]))]
+            for r in sorted(read("peer"), key=lambda r: int(r["points"])) if not r["clients"]]
     return table(["space points", "who", "how", "agreement", "ms, median", *stage_names], rows)
+
+
+def peer_served():
+    """Services of the same events on one GPU: the peers', and trackmill's alone and at its best."""
+    rows, peers, ours = [], [r for r in read("peer") if r["clients"]], read("served")
+    for points in sorted({r["points"] for r in peers}, key=int):
+        mine = sorted((r for r in ours if r["points"] == points), key=lambda r: float(r["events_per_s"]))
+        alone = next(r for r in mine if r["in_flight"] == "1")
+        for r in [r for r in peers if r["points"] == points]:
+            rows.append([number(points), r["system"], "%s, %s instances" % (r["mode"], r["instances"]), r["clients"],
+                         number(r["events_per_s"]), number(r["p50_ms"]), number(r["p99_ms"]), "%.1f" % float(r["gpu_busy"])])
+        for r in (alone, mine[-1]):
+            how = "%s slot%s" % (r["slots"], "" if r["slots"] == "1" else "s")
+            rows.append([number(points), "trackmill", how + (", batches" if r["batch"] != "1" else ""), r["in_flight"],
+                         number(r["events_per_s"]), number(r["p50_ms"]), number(r["p99_ms"]), "%.1f" % float(r["gpu_busy"])])
+    return table(["space points", "who", "how", "under way", "events/s", "p50 ms", "p99 ms", "GPU busy %"], rows)
 
 
 def spread(row):
@@ -118,6 +134,16 @@ def grow(names):
                   "p99 ms", "broker cores", "worker cores", "load cores", "broker s/GB", "others"], rows)
 
 
+def grow_gpu():
+    rows = [[r["workers"], r["brokers"], r["transport"], number(r["points"]),
+             "closed, %s under way" % r["in_flight"] if r["part"] == "closed" else "open, %s/s" % number(r["rate"]),
+             number(r["events_per_s"]), r["ratio"] or "\u2014", *(number(r[k]) for k in ("p50_ms", "p90_ms", "p99_ms")),
+             r["gpu_busy_mean"], gigabytes(r), *("%.2f" % float(r[k]) for k in ("broker_cores", "worker_cores", "load_cores"))]
+            for r in read("grow_h200") if r["part"] in ("closed", "open")]
+    return table(["GPUs", "brokers", "transport", "space points", "loop", "events/s", "ratio", "p50 ms", "p90 ms", "p99 ms",
+                  "GPU busy %", "GB/s", "broker cores", "worker cores", "load cores"], rows)
+
+
 def kept():
     rows = []
     lines = read("kept")
@@ -136,11 +162,13 @@ TABLES = {
     "kernels": kernels,
     "served": served,
     "peer": peer,
+    "peer_served": peer_served,
     "overhead": lambda: figures("overhead"),
     "memory": lambda: figures("memory", lambda r: "peak" not in r["measure"] or "mock: 64" in r["setting"]),
     "wire": lambda: figures("wire", lambda r: r["points"] not in ("1000", "300000")),
     "relay": relay,
     "grow": lambda: grow(["grow_xeon", "grow"]),
+    "grow_gpu": grow_gpu,
     "kept": kept,
 }
 
