@@ -1,39 +1,37 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """trackmill beside what one would otherwise take: the same model file, events and machine, in plain PyTorch (eager with
-TF32, and compiled with fp16), called directly and through NVIDIA's Triton server.
+TF32, and compiled with fp16), called directly, through NVIDIA's Triton server, and as trackmill's workers in Python.
 
     bench.py --model weights/standard.safetensors --bin BUILD_PROGRAMS [--triton FOLDER] --out peer.csv EVENT…
 
 First it is checked that all find the same tracks: the share of space points that are on the very same track, or on none, in
 both answers, of a model without the steps behind the track builder, which PyTorch does not have. trackmill is timed with
-the full model, too. --triton: what tests/bench/peer/pack_triton made, unpacked. docs/benchmarks.md says what came out and
-what the columns are. Without a GPU everything runs on the processor, for rehearsals.
+the full model, too. --triton: what tests/bench/peer/pack_triton made, unpacked; in it are pyzmq and msgpack, too, which
+the workers need. docs/benchmarks.md says what came out and what the columns are. Without a GPU everything runs on the
+processor, for rehearsals.
 """
 import argparse
 import csv
 import datetime
 import os
+import signal
 import statistics
 import subprocess
 import sys
-import sysconfig
 import tempfile
-import threading
 import time
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path.insert(0, HERE)
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import events  # noqa: E402
 import numpy as np  # noqa: E402
+from serving import CLIENT, NotServed, Triton, Workers, closed_loop  # noqa: E402
 
 LEAST_AGREEMENT = 0.99
 STAGES = ("features", "embed", "radius", "filter", "gnn", "tracks")
 COLUMNS = """date gpu cores system mode event points radius_edges filter_edges agreement instances clients seconds answers events_per_s
 p50_ms p99_ms gpu_busy gpu_mib ready_s""".split() + [stage + "_ms" for stage in STAGES]
 ROUNDS = 12  # timed calls of one event
-POLL_S = 0.1
-STOP_S = 20
 
 
 def say(*words: object) -> None:
@@ -87,8 +85,11 @@ def found_by_trackmill(options: argparse.Namespace, model: str, folder: str, siz
 
 def time_trackmill(options: argparse.Namespace, table: Table, model: str, mode: str) -> None:
     """The engine alone, event after event, by bench_gpu: median times of its stages"""
-    done = subprocess.run([os.path.join(options.bin, "bench_gpu"), model, *options.event], stdin=subprocess.DEVNULL,
-                          capture_output=True, text=True)
+    program = os.path.join(options.bin, "bench_gpu")
+    if not os.path.exists(program):  # a build without CUDA
+        say(f"bench_gpu left out: there is no {program}")
+        return
+    done = subprocess.run([program, model, *options.event], stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if done.returncode:
         say("bench_gpu left out:", done.stderr.strip())
         return
@@ -132,106 +133,20 @@ def time_torch(table: Table, model: str, mode: str, loaded: dict[str, np.ndarray
     return good
 
 
-# ---- through Triton ----
-
-class Triton:
-    """A server with so many instances of the pipeline; gone when the `with` block ends."""
-
-    def __init__(self, options: argparse.Namespace, folder: str, model: str, mode: str, instances: int):
-        import torch
-        base, repository = os.path.join(options.triton, "pytriton", "tritonserver"), os.path.join(folder, "models")
-        os.makedirs(os.path.join(repository, "trackfinding", "1"), exist_ok=True)
-        with open(os.path.join(HERE, "config.pbtxt.in")) as file:
-            config = file.read().replace("@COUNT@", str(instances)).replace(
-                "@KIND@", "KIND_GPU" if torch.cuda.is_available() else "KIND_CPU")
-        with open(os.path.join(repository, "trackfinding", "config.pbtxt"), "w") as file:
-            file.write(config)
-        with open(os.path.join(HERE, "models", "trackfinding", "1", "model.py")) as source, \
-                open(os.path.join(repository, "trackfinding", "1", "model.py"), "w") as copy:
-            copy.write(source.read())
-        libraries = [sysconfig.get_config_var("LIBDIR"), os.environ.get("LD_LIBRARY_PATH", "")]
-        self.environment = dict(os.environ, PEER_PATH=":".join(path for path in sys.path if path), PEER_PYTHON=sys.executable,
-                                PEER_MODEL=model, PEER_MODE=mode, PEER_WARM=":".join(options.event), LD_LIBRARY_PATH=":".join(filter(None, libraries)))
-        self.port, self.log = options.port, os.path.join(options.logs, f"triton_{mode}_{instances}.log")
-        self.command = [os.path.join(base, "bin", "tritonserver"), "--model-repository", repository, "--backend-directory",
-                        os.path.join(base, "backends"), "--grpc-port", str(self.port), "--http-port", str(self.port + 1),
-                        "--metrics-port", str(self.port + 2)]
-
-    def __enter__(self) -> "Triton":
-        with open(self.log, "w") as log:
-            self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environment)
-        return self
-
-    def __exit__(self, *_) -> None:
-        self.process.terminate()
-        try:
-            self.process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-
-    def client(self):
-        import tritonclient.grpc
-        return tritonclient.grpc.InferenceServerClient(f"127.0.0.1:{self.port}")
-
-    def wait_until_ready(self, patience: float) -> float:
-        import tritonclient.utils
-        begin, client = time.monotonic(), self.client()
-        while time.monotonic() - begin < patience and self.process.poll() is None:
-            try:
-                if client.is_model_ready("trackfinding"):
-                    return time.monotonic() - begin
-            except tritonclient.utils.InferenceServerException:
-                pass  # it does not listen yet
-            time.sleep(POLL_S)
-        with open(self.log) as log:
-            raise SystemExit("peer: Triton is not ready: " + log.read()[-1500:])
-
-
-def closed_loop(server: Triton, points: np.ndarray, clients: int, seconds: float, gpu: Gpu) -> tuple[list[float], float, float]:
-    """-> times of the answers in ms, seconds, GPU busy in percent"""
-    import tritonclient.grpc
-    times, busy, faults = [], [], []
-    begin = time.perf_counter()
-
-    def work() -> None:
-        try:
-            client = server.client()
-            tensor = tritonclient.grpc.InferInput("POINTS", list(points.shape), "FP32")
-            while time.perf_counter() < begin + seconds:
-                tensor.set_data_from_numpy(points)
-                start = time.perf_counter()
-                client.infer("trackfinding", [tensor]).as_numpy("LABELS")
-                times.append(1e3 * (time.perf_counter() - start))
-        except Exception as fault:  # said by the main thread
-            faults.append(fault)
-
-    threads = [threading.Thread(target=work) for _ in range(clients)]
-    for thread in threads:
-        thread.start()
-    while any(thread.is_alive() for thread in threads):
-        busy.append(gpu.busy())
-        time.sleep(POLL_S)
-    if faults:
-        raise SystemExit(f"peer: Triton: {faults[0]}")
-    return sorted(times), time.perf_counter() - begin, statistics.mean(busy)
-
-
-def time_triton(options: argparse.Namespace, table: Table, folder: str, model: str, mode: str, loaded: dict[str, np.ndarray],
-                reference: dict[str, np.ndarray], patience: float) -> bool:
-    import tritonclient.grpc
+def time_service(options: argparse.Namespace, table: Table, service: Triton | Workers, mode: str, loaded: dict[str, np.ndarray],
+                 reference: dict[str, np.ndarray], patience: float) -> bool:
+    """Through a service. -> whether all tracks were the same"""
     good = True
-    with Triton(options, folder, model, mode, options.instances) as server:
-        ready = server.wait_until_ready(patience)
+    with service:
+        ready = service.wait_until_ready(patience)
         for path, points in loaded.items():
-            tensor = tritonclient.grpc.InferInput("POINTS", list(points.shape), "FP32")
-            tensor.set_data_from_numpy(points)
-            same = events.agreement(server.client().infer("trackfinding", [tensor]).as_numpy("LABELS"), reference[path])
+            with service.client(path) as ask:
+                same = events.agreement(ask(), reference[path])
             good &= same >= LEAST_AGREEMENT
             for clients in options.clients:
-                closed_loop(server, points, clients, options.warm_up, table.gpu)
-                times, seconds, busy = closed_loop(server, points, clients, options.seconds, table.gpu)
-                table.add(system="Triton", mode=mode, event=events.name(path), points=len(points), agreement=same,
+                closed_loop(service, path, clients, options.warm_up, table.gpu.busy)
+                times, seconds, busy = closed_loop(service, path, clients, options.seconds, table.gpu.busy)
+                table.add(system=service.system, mode=mode, event=events.name(path), points=len(points), agreement=same,
                           instances=options.instances, clients=clients, seconds=seconds, answers=len(times),
                           events_per_s=len(times) / seconds, p50_ms=times[len(times) // 2], p99_ms=times[int(0.99 * len(times))],
                           gpu_busy=busy, gpu_mib=table.gpu.mib(), ready_s=ready)
@@ -244,16 +159,16 @@ def read_options() -> argparse.Namespace:
     numbers = lambda text: [int(word) for word in text.split(",")]
     add = parser.add_argument
     add("--model", required=True, help="model file")
-    add("--bin", required=True, help="folder of trackmill and, on a GPU, bench_gpu")
-    add("--triton", help="folder of Triton; without: direct calls alone")
-    add("--modes", default="tf32,compiled", help="of PyTorch; the last one goes through Triton")
-    add("--instances", type=int, default=2, help="of the pipeline in Triton")
-    add("--clients", type=numbers, default=[1, 4], help="of Triton, closed loop")
-    add("--seconds", type=float, default=3.0, help="of each measurement through Triton")
+    add("--bin", required=True, help="folder of trackmill, trackmill-broker and, on a GPU, bench_gpu")
+    add("--triton", help="folder of Triton; without: no Triton")
+    add("--modes", default="tf32,compiled", help="of PyTorch; the last one is served")
+    add("--instances", type=int, default=2, help="of the pipeline in Triton; Python workers")
+    add("--clients", type=numbers, default=[1, 4], help="of a service, closed loop")
+    add("--seconds", type=float, default=3.0, help="of each measurement of a service")
     add("--warm-up", type=float, default=0.7)
-    add("--budget", type=float, default=110, help="seconds for all of it: Triton is left out where too few remain")
+    add("--budget", type=float, default=110, help="seconds for all of it: services are left out where too few remain")
     add("--port", type=int, default=18000, help="the first of three on the loopback")
-    add("--logs", default=".", help="folder of Triton's log")
+    add("--logs", default=".", help="folder of the services' logs")
     add("--out", default="peer.csv")
     add("event", nargs="+", metavar="EVENT")
     return parser.parse_args()
@@ -261,14 +176,16 @@ def read_options() -> argparse.Namespace:
 
 def main() -> None:
     options, begin = read_options(), time.monotonic()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that nothing is left running
     options.event = [os.path.abspath(path) for path in options.event]
     if options.triton:
         options.triton = os.path.abspath(options.triton)
         sys.path.insert(1, os.path.join(options.triton, "site"))
+    sys.path.append(CLIENT)
     from pipeline import plain_model
     table = Table(options.out, Gpu())
     loaded = {path: events.read(path) for path in options.event}
-    good = True
+    good, unserved = True, []
     with tempfile.TemporaryDirectory(prefix="trackmill-peer-") as folder:
         plain = os.path.join(folder, "plain.safetensors")
         plain_model(options.model, plain)
@@ -278,14 +195,25 @@ def main() -> None:
         modes = options.modes.split(",")
         for mode in modes:
             good &= time_torch(table, plain, mode, loaded, reference)
-        left = options.budget - (time.monotonic() - begin)
+        mode = modes[-1]
+        services = {"Triton": lambda: Triton(options, folder, plain, mode, loaded)} if options.triton else {}
+        services["Python worker"] = lambda: Workers(options, plain, mode, loaded)
         wanted = len(loaded) * len(options.clients) * (options.seconds + options.warm_up)
-        if options.triton and left > wanted:
-            good &= time_triton(options, table, folder, plain, modes[-1], loaded, reference, left - wanted)
-        elif options.triton:
-            say(f"Triton left out: {left:.0f} s left of --budget")
+        for name, make in services.items():
+            left = options.budget - (time.monotonic() - begin)
+            try:
+                if left <= wanted:
+                    raise NotServed(f"{left:.0f} s left of --budget")
+                good &= time_service(options, table, make(), mode, loaded, reference, left - wanted)
+            except ImportError as fault:
+                say(f"{name} left out: {fault}")
+            except Exception as fault:  # of a service or its clients; the other one may do better
+                say(f"{name}: {fault}")
+                unserved.append(name)
     if not good:
         raise SystemExit(f"peer: tracks differ: an agreement is below {LEAST_AGREEMENT}")
+    if unserved:
+        raise SystemExit(f"peer: not measured: {', '.join(unserved)}")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import math
 import os
 import sys
 import time
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -264,7 +265,6 @@ class Pipeline:
         self.radius_edges = self.filter_edges = 0
         self.ms: dict[str, float] = {}
 
-    @torch.no_grad()
     def __call__(self, points: np.ndarray, timed: bool = False) -> np.ndarray:
         """points: float32 [N, 6], COLUMNS -> int64 [N]: number of the track, -1 for none"""
         self.ms, begin = {}, time.perf_counter()
@@ -277,6 +277,26 @@ class Pipeline:
                 now = time.perf_counter()
                 self.ms[stage], begin = 1e3 * (now - begin), now
 
+        order, outward = self.find(points, mark)
+        label = torch.empty_like(outward)
+        label[order] = outward
+        out = label.cpu().numpy()
+        mark("tracks")
+        return out
+
+    def candidates(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """points: as above -> offsets [T + 1], rows and scores [T] of the tracks, as trackmill.Worker takes them: rows of
+        a track from the inside out, all scores 1"""
+        order, outward = self.find(points, lambda stage: None)
+        by_track, at = torch.sort(outward, stable=True)
+        without = int((by_track < 0).sum())
+        sizes = torch.unique_consecutive(by_track[without:], return_counts=True)[1]
+        offsets = F.pad(sizes.cumsum(0), (1, 0))
+        return offsets.cpu().numpy(), order[at[without:]].cpu().numpy(), np.ones(len(sizes), np.float32)
+
+    @torch.no_grad()
+    def find(self, points: np.ndarray, mark: Callable[[str], None]) -> tuple[torch.Tensor, torch.Tensor]:
+        """points: as above -> the rows ordered outward, int64 [N], and for each, so ordered, the number of its track, or -1"""
         half = torch.autocast("cuda", dtype=torch.float16, enabled=self.half and self.device == "cuda")
         node = node_columns(torch.from_numpy(points).to(self.device))
         n = len(points)
@@ -304,8 +324,4 @@ class Pipeline:
         keep = logit > self.cut
         a, b, logit = a[keep], b[keep], logit[keep]
         taken = best_edges(a, b, logit, n)
-        label = torch.empty(n, dtype=torch.int64, device=self.device)
-        label[order] = chains(a[taken], b[taken], n, self.min_points)
-        out = label.cpu().numpy()
-        mark("tracks")
-        return out
+        return order, chains(a[taken], b[taken], n, self.min_points)
