@@ -65,7 +65,7 @@ class Evaluate(unittest.TestCase):
                         and all(b[name] == row[name] for name in evaluate.KEY)]
                 for count in ("wanted", "found"):
                     self.assertEqual(sum(int(b[count]) for b in mine), int(row[count]), (row, axis))
-        pixels = sum(np.isin(robust.read(path)["volume"], evaluate.PIXELS).sum() for path in EVENTS)
+        pixels = sum(np.isin(robust.read(path)["volume"], robust.PIXELS).sum() for path in EVENTS)
         self.assertEqual(int(rows["pixels", "0.9 GeV"]["points"]), pixels)
 
         done = self.run_script("starts", *common)       # of the tracks that are there: no --trackmill
