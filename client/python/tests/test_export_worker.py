@@ -31,10 +31,14 @@ class Sectors(torch.nn.Module):  # type: ignore[misc,name-defined,unused-ignore]
 def test_an_exported_pipeline_through_a_broker(programs: Programs, tmp_path: Path) -> None:
     points = torch.zeros(10, 3)
     shapes = ({0: torch.export.Dim("n")},)
-    torch.export.save(torch.export.export(Sectors(), (points,), dynamic_shapes=shapes), tmp_path / "sectors.pt2")
+    torch.export.save(
+        torch.export.export(Sectors(), (points,), dynamic_shapes=shapes), tmp_path / "sectors.pt2"
+    )
     broker = programs.broker()
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    worker = subprocess.Popen([sys.executable, EXAMPLE, tmp_path / "sectors.pt2", broker.workers], env=environment)
+    worker = subprocess.Popen(
+        [sys.executable, EXAMPLE, tmp_path / "sectors.pt2", broker.workers], env=environment
+    )
     try:
         event = trackmill.read_event(sorted(DATA.glob("event*.npz.xz"))[3])
         with Client(broker.clients, ttl=2 * PATIENCE) as client:
