@@ -33,7 +33,8 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "weights" / "convert"))
 import safetensors_io  # noqa: E402
 
-MODELS = [ROOT / "weights" / f"{name}.safetensors" for name in ("standard", "small")]
+MODELS = [ROOT / "weights" / f"{name}.safetensors" for name in ("standard", "small", "pixels")]
+PIXELS_MODEL = "pixels"             # it knows nothing else: no rows of whole events
 CKF = "ACTS seeding + CKF"
 #   Which particles and tracks: name -> options of `trackmill score`. "tracks of 7" is what ACTS's finding gives.
 SELECTIONS = {"0.9 GeV": [], "0.5 GeV": ["--pt", "0.5"], "tracks of 7": ["--min-track-hits", "7"],
@@ -54,6 +55,11 @@ STEPS = {"all": {"best edges, cut 0.2": (0.2, ()), "cut 0.4": (0.4, ()), "cut 0.
          "pixels": {"cut 0.4, split, join, select": (0.4, ("split", "join", "select")),
                     "cut 0.4, split, join": (0.4, ("split", "join")), "cut 0.1, split, join": (0.1, ("split", "join")),
                     "cut 0.1, join": (0.1, ("join",))}}
+#   … of the model of the pixels
+STEPS_PIXELS = {"pixels": {"best edges, cut 0.2": (0.2, ()), "cut 0.2, join": (0.2, ("join",)),
+                           "cut 0.2, split, join": (0.2, ("split", "join")),
+                           "cut 0.2, split, join, select": (0.2, ("split", "join", "select")),
+                           "cut 0.4, split, join, select": (0.4, ("split", "join", "select"))}}
 #   Start values: rows of particles by pT (GeV) and |eta|; shares of the residuals that are smaller than what is given
 START_ROWS = ((0.5, 0.9, 0, 4), (0.9, 1.5, 0, 4), (1.5, 3, 0, 4), (3, np.inf, 0, 4), (0.9, np.inf, 0, 1), (0.9, np.inf, 1, 2),
               (0.9, np.inf, 2, 4))
@@ -106,6 +112,11 @@ def find(options, model, paths, out, more=()):
 def events_of(options, folder, detector):
     """The event files of a folder, whole ("all") or their pixels alone ("pixels")."""
     return pixel_events(folder, options.work) if detector == "pixels" else events_in(folder)
+
+
+def detectors_of(model):
+    """What a model file is judged on: whole events and their pixels, or the pixels alone."""
+    return ("pixels",) if model.stem == PIXELS_MODEL else ("all", "pixels")
 
 
 def tracks_of(options, model, folder, detector):
@@ -168,7 +179,7 @@ def table(options):
     rows, bins = [], []
     for folder in options.events:
         jobs = [(detector, *tracks_of(options, model, folder, detector))
-                for detector in ("all", "pixels") for model in options.models]
+                for detector in ("all", "pixels") for model in options.models if detector in detectors_of(model)]
         if (options.work / folder.name / "ckf").is_dir():
             jobs.append(("all", CKF, events_in(folder), options.work / folder.name / "ckf"))
         for detector, finder, paths, tracks in jobs:
@@ -282,7 +293,7 @@ def steps(options):
     """physics_steps.csv: the tracks section of a model with only some of its steps."""
     rows = []
     for folder in options.events:
-        for detector, kinds in STEPS.items():
+        for detector, kinds in (STEPS_PIXELS if options.models[0].stem == PIXELS_MODEL else STEPS).items():
             paths = events_of(options, folder, detector)
             for label, (cut, sections) in kinds.items():
                 stem = f"steps-{'-'.join([options.models[0].stem, str(cut), *sections])}"
@@ -352,7 +363,7 @@ def starts(options):
     rows = []
     for folder in options.events:
         for model in options.models:
-            name, paths, tracks = tracks_of(options, model, folder, "all")
+            name, paths, tracks = tracks_of(options, model, folder, detectors_of(model)[0])
             parts = [residuals(path, tracks / path.name.replace(".npz.xz", "-tracks.csv")) for path in paths]
             off = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
             for low, high, eta_low, eta_high in START_ROWS:
@@ -383,7 +394,7 @@ def stages(options):
     for model in options.models:
         nets, pipeline = networks.read(str(model))
         for folder in options.events:
-            for detector in ("all", "pixels"):
+            for detector in detectors_of(model):
                 paths, counts = events_of(options, folder, detector), {}
                 for path in paths[:options.first]:
                     event = ev.to_device({**ev.pack(ev.read(path)), "plain": True}, "cpu")
