@@ -6,7 +6,6 @@ behind the builder are left out (plain_model writes a model file without them, f
 graph is a kernel that looks at every pair once; everything else is torch. The first layers of edge networks are split by
 columns, as in weights/train/networks.py, so that nothing of width 3H is ever written.
 """
-import json
 import math
 import os
 import sys

@@ -64,7 +64,8 @@ class Triton:
             copy.write(source.read())
         libraries = [sysconfig.get_config_var("LIBDIR"), os.environ.get("LD_LIBRARY_PATH", "")]
         self.environment = dict(os.environ, PEER_PATH=":".join(path for path in sys.path if path), PEER_PYTHON=sys.executable,
-                                PEER_MODEL=model, PEER_MODE=mode, PEER_WARM=":".join(loaded), LD_LIBRARY_PATH=":".join(filter(None, libraries)))
+                                PEER_MODEL=model, PEER_MODE=mode, PEER_WARM=":".join(loaded),
+                                LD_LIBRARY_PATH=":".join(filter(None, libraries)))
         self.port, self.log = options.port, os.path.join(options.logs, f"triton_{mode}_{instances}.log")
         self.command = [os.path.join(base, "bin", "tritonserver"), "--model-repository", repository, "--backend-directory",
                         os.path.join(base, "backends"), "--grpc-port", str(self.port), "--http-port", str(self.port + 1),
