@@ -78,16 +78,18 @@ def as_tracks(found: Found, n_points: int) -> dict[str, Array]:
         raise ValueError("a row below 0")
     if len(offsets) == 0 or len(offsets) != len(scores) + 1:
         raise ValueError(f"{len(offsets)} offsets for {len(scores)} scores")
+    offsets = offsets.astype(np.int64, casting="same_kind")  # differences of unsigned ones never fall
     if offsets[0] != 0 or offsets[-1] != len(indices) or (np.diff(offsets) < 0).any():
         raise ValueError("offsets must begin with 0, never fall and end with the number of indices")
     lengths = np.diff(offsets)
     keep = lengths > 0  # a candidate without points says nothing
     least = np.minimum.reduceat(indices, offsets[:-1][keep]) if keep.any() else np.empty(0, np.int64)
     order = np.flatnonzero(keep)[np.argsort(least, kind="stable")]
-    sorted_rows = [indices[offsets[t] : offsets[t + 1]] for t in order]
+    begins = np.concatenate([[0], np.cumsum(lengths[order])])
+    moved = np.repeat(offsets[:-1][order] - begins[:-1], lengths[order])  # of each row, from its new place
     columns: dict[str, Array] = {
-        "offsets": np.concatenate([[0], np.cumsum(lengths[order])]).astype(np.uint32),
-        "indices": np.concatenate(sorted_rows).astype(np.uint32) if sorted_rows else np.empty(0, np.uint32),
+        "offsets": begins.astype(np.uint32),
+        "indices": indices[np.arange(len(moved)) + moved].astype(np.uint32),
         "scores": np.asarray(scores)[order].astype(np.float32),
     }
     check_tracks(columns, n_points)
