@@ -1,13 +1,15 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Trains the shipped models on one GPU with 16 cores: models.sh DATA OUT, some seven minutes, simulation included.
+# Trains the shipped models on one GPU with 16 cores: models.sh DATA OUT, some eleven minutes, simulation included.
 # Call it again if it was interrupted: it goes on where it stopped. PYTHON names another interpreter, BEFORE the model
 # file that is teacher and beginning of standard (the one that ships).
 #
 #   OUT/standard/standard.safetensors   256 x 4, 128 x 3, 64 x 8; filter of BEFORE as it is, network begins with its
 #   OUT/small/small.safetensors         128 x 3, 128 x 3, 64 x 8; an embedding of its own before standard's networks
+#   OUT/pixels/pixels.safetensors       standard's embedding; filter and network learn from pixels alone, of 40 events
+#                                       in DATA/pixels
 set -eu
-[ $# -ge 2 ] || { echo "usage: models.sh DATA OUT [options for both trainings]" >&2; exit 2; }
+[ $# -ge 2 ] || { echo "usage: models.sh DATA OUT [options for all trainings]" >&2; exit 2; }
 here=$(cd "$(dirname "$0")" && pwd)
 data=$1 out=$2
 shift 2
@@ -21,3 +23,7 @@ standard=$out/standard/standard.safetensors
 "$python" "$here/train.py" --data "$data" --out "$out/small" --name small --version 1 \
     --warm "$standard" --teacher "$standard" --embed 128x3 --filter 128x3 --gnn 64x8 \
     --edge-efficiency 0.992 --events 144 --seconds 25,0,0 --minutes 2.7 --finish --eager "$@"
+"$python" "$here/train.py" --data "$data/pixels" --out "$out/pixels" --name pixels --version 1 \
+    --pixels --warm "$standard" --embed 256x4 --filter 128x3 --gnn 64x8 \
+    --events 40 --seconds 0,25,170 --minutes 4.0 --finish "$@"
+"$python" "$here/tracks.py" "$out/pixels/pixels.safetensors" 1
