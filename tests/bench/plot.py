@@ -356,7 +356,7 @@ def rates(rows):
 
 def plot_physics(folder):
     """Efficiency by |eta| and pT: a model and ACTS's CKF with tracks of seven points, a row for each sample; below, the
-    model with tracks of three and on the pixels alone."""
+    model with tracks of three, and models on the pixels alone."""
     rows = [r for r in read(folder, "physics_bins") if r["sample"] in ("pu40", "pu200") and not r["finder"].startswith("small")]
     samples = [name for name in ("pu40", "pu200") if any(r["sample"] == name for r in rows)]
     if not samples:
@@ -366,7 +366,7 @@ def plot_physics(folder):
     for i, sample in enumerate(samples):
         for above, kinds in ((0, [("tracks and particles of 7", "all")]), (1, [("0.9 GeV", "all"), ("0.9 GeV", "pixels")])):
             for panel, axis, name in zip(panels[2 * i + above], ("eta", "pt"), ("|η|", "pT (GeV)")):
-                for (selection, detector), colours in zip(kinds, ((BLUE, ORANGE), (PINK, PINK))):
+                for (selection, detector), colours in zip(kinds, ((BLUE, ORANGE), (PINK, GREEN))):
                     mine = [r for r in rows if (r["sample"], r["selection"], r["detector"], r["axis"]) ==
                             (sample, selection, detector, axis)]
                     finders = [f for f in dict.fromkeys(r["finder"] for r in mine) if above == 0 or not f.startswith("ACTS")]

@@ -77,6 +77,17 @@ class Evaluate(unittest.TestCase):
         self.assertLess(float(stiff["z0_68"]), 1)
         self.assertLess(float(stiff["phi_68"]), 0.01)
 
+    def test_pixels(self):
+        """The model of the pixels is judged on them alone, and finds most of the particles there."""
+        done = self.run_script("table", self.events, "--work", self.work, "--out", self.out, "--trackmill", TRACKMILL,
+                               "--models", MODEL.with_name("pixels.safetensors"))
+        self.assertEqual(done.returncode, 0, done.stderr)
+        rows = self.rows("physics.csv")
+        self.assertEqual([(row["detector"], row["selection"]) for row in rows], [("pixels", "0.9 GeV"), ("pixels", "0.5 GeV")])
+        self.assertTrue(rows[0]["finder"].startswith("pixels@"))
+        self.assertGreater(int(rows[0]["wanted"]), 20)
+        self.assertGreater(int(rows[0]["found"]), 0.9 * int(rows[0]["wanted"]))
+
     def test_eta_is_folded(self):
         curve = [{"from": None, "to": None, "wanted": 2 ** i, "found": i} for i in range(16)]
         rows = list(evaluate.bins_of({"eta_curve": curve, "pt_curve": [], "radius_bins": []}, 0.9))
