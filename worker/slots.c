@@ -231,10 +231,6 @@ static bool matches(const tm_attempt_t *attempt, uint32_t link, const tm_id_t *i
            (id == NULL || (attempt->id.origin == id->origin && attempt->id.serial == id->serial));
 }
 
-uint32_t tm_slots_batch(const tm_slots_t *slots) {
-    return slots->batch;
-}
-
 uint32_t tm_slots_together(const tm_slots_t *slots, const tm_attempt_t *attempt) {
     const tm_backend_t *backend = slots->backend;
     if (slots->batch == 1 || attempt->rows > backend->batch_rows) {

@@ -33,7 +33,6 @@ void tm_slots_destroy(tm_slots_t **p);
 /* Readable when an attempt has ended; tm_slots_pump empties it. */
 int tm_slots_fd(const tm_slots_t *slots);
 
-uint32_t tm_slots_batch(const tm_slots_t *slots);
 /* How many events like the attempt's run together at most; 1: it runs alone. */
 uint32_t tm_slots_together(const tm_slots_t *slots, const tm_attempt_t *attempt);
 

@@ -9,7 +9,7 @@
  * says why where there is no GPU. TM_DATA names the folder of the events and TM_MODEL the model file,
  * if not tests/data and weights/standard.safetensors.
  */
-#include "tests/unit/nn/sample.h"
+#include "tests/gpu/compare.h"
 
 #include <math.h>
 #include <pthread.h>
@@ -44,14 +44,6 @@ static tm_event_file_t events[EVENTS_MAX];
 static uint32_t n_events;
 static bool is_quick; /* for checkers and the emulator, which are slow */
 
-#define MUST(call) \
-    do { \
-        tm_status_t status_ = (call); \
-        if (status_ != TM_OK) { \
-            fail_msg("%s:%d: %s: %s", __FILE__, __LINE__, tm_status_name(status_), err.text); \
-        } \
-    } while (0)
-
 static void *must_alloc(size_t bytes) {
     void *p = malloc(bytes > 0 ? bytes : 1);
     assert_non_null(p);
@@ -61,7 +53,7 @@ static void *must_alloc(size_t bytes) {
 static void *fetch(tm_device_t *gpu, const void *from, size_t bytes) {
     tm_error_t err = {0};
     void *to = must_alloc(bytes);
-    MUST(tm_cuda_download(gpu, from, bytes, to, &err));
+    TM_MUST(tm_cuda_download(gpu, from, bytes, to, &err));
     return to;
 }
 
@@ -69,7 +61,7 @@ static tm_device_t *open_gpu(void) {
     tm_error_t err = {0};
     tm_device_t *gpu = NULL;
     tm_cuda_options_t options = {0};
-    MUST(tm_cuda_open(pipeline, &options, &gpu, &err));
+    TM_MUST(tm_cuda_open(pipeline, &options, &gpu, &err));
     return gpu;
 }
 
@@ -82,7 +74,7 @@ static void find(tm_device_t *gpu, const tm_columns_t *const *columns, const uin
     for (uint32_t i = 0; i < count; i++) {
         items[i] = (tm_engine_item_t){.event = columns[i], .n_points = n[i], .tracks = &tracks[i]};
     }
-    MUST(gpu->stages->find(gpu, items, count, &ran, &err));
+    TM_MUST(gpu->stages->find(gpu, items, count, &ran, &err));
     assert_true(ran);
 }
 
@@ -219,11 +211,11 @@ static double compare_filter(const tm_points_t *points, const float *features, c
     tm_pipeline_t open_cut = *pipeline;
     open_cut.filter.cut = 0;
     tm_device_t *scorer = NULL;
-    MUST(tm_stages_cpu.open(&open_cut, 0, &scorer, &err));
+    TM_MUST(tm_stages_cpu.open(&open_cut, 0, &scorer, &err));
     tm_edges_t edges = {.n = n_all, .src = src, .dst = dst};
     tm_edges_t same;
     const float *logits;
-    MUST(scorer->stages->filter(scorer, points, features, &edges, &same, &logits, &err));
+    TM_MUST(scorer->stages->filter(scorer, points, features, &edges, &same, &logits, &err));
     assert_int_equal(same.n, n_all);
     uint32_t flipped = 0;
     uint32_t k = 0;
@@ -263,9 +255,9 @@ static void check_event(const char *name, const tm_columns_t *columns, uint32_t 
     find_one(gpu, columns, n_points, &tracks);
     assert_true(tm_cuda_view(gpu, &view));
     assert_int_equal(view.n_points, n_points);
-    MUST(tm_stages_cpu.open(pipeline, 0, &cpu, &err));
-    MUST(cpu->stages->features(cpu, columns, n_points, &points, &features, &err));
-    MUST(cpu->stages->embed(cpu, n_points, features, &want, &err));
+    TM_MUST(tm_stages_cpu.open(pipeline, 0, &cpu, &err));
+    TM_MUST(cpu->stages->features(cpu, columns, n_points, &points, &features, &err));
+    TM_MUST(cpu->stages->embed(cpu, n_points, features, &want, &err));
     float *embedding = fetch(gpu, view.embedding, (size_t)n_points * dim * sizeof *embedding);
     double embed_error = relative(embedding, want, (size_t)n_points * dim);
 
@@ -280,7 +272,7 @@ static void check_event(const char *name, const tm_columns_t *columns, uint32_t 
     edge_t *all = edges_by_row(gpu, view.n_edges, view.src, view.dst, NULL, order);
     edge_t *kept = edges_by_row(gpu, view.n_kept, view.kept_src, view.kept_dst, view.logits, order);
     tm_edges_t edges;
-    MUST(cpu->stages->radius(cpu, &points, embedding, &edges, &err));
+    TM_MUST(cpu->stages->radius(cpu, &points, embedding, &edges, &err));
     uint32_t at_radius = compare_neighbours(all, view.n_edges, &edges, embedding);
     double flipped = pipeline->filter.present
                          ? compare_filter(&points, features, all, view.n_edges, kept, view.n_kept)
@@ -297,7 +289,7 @@ static void check_event(const char *name, const tm_columns_t *columns, uint32_t 
     }
     tm_edges_t graph = {.n = view.n_kept, .src = src, .dst = dst};
     const float *want_logits;
-    MUST(cpu->stages->gnn(cpu, &points, features, &graph, &want_logits, &err));
+    TM_MUST(cpu->stages->gnn(cpu, &points, features, &graph, &want_logits, &err));
     double gnn_error = relative(logits, want_logits, view.n_kept);
     uint32_t cut_flips = 0;
     for (uint32_t i = 0; i < view.n_kept; i++) {
@@ -305,7 +297,7 @@ static void check_event(const char *name, const tm_columns_t *columns, uint32_t 
         double b = sigmoid((double)want_logits[i]);
         cut_flips += (a > (double)pipeline->tracks.cut) != (b > (double)pipeline->tracks.cut);
     }
-    MUST(cpu->stages->tracks(cpu, &points, &graph, logits, &cpu_tracks, &ignored, &err));
+    TM_MUST(cpu->stages->tracks(cpu, &points, &graph, logits, &cpu_tracks, &ignored, &err));
     printf("%s: %u points, %u edges, %u kept, %u tracks; embedding %.1e, at the radius %u, filter "
            "flipped %.1e, logits %.1e, cut flipped %.1e\n",
            name, n_points, view.n_edges, view.n_kept, tracks.n_tracks, embed_error, at_radius,
@@ -487,7 +479,7 @@ static void test_larger_batches(void **state) {
     tm_tracks_t together[2 * COUNT] = {0};
     tm_engine_item_t items[2 * COUNT] = {0};
     uint32_t n_tracks = 0;
-    MUST(tm_engine_new_on(&tm_stages_cuda, pipeline, NULL, &engine, &err));
+    TM_MUST(tm_engine_new_on(&tm_stages_cuda, pipeline, NULL, &engine, &err));
     for (uint32_t i = 0; i < 2 * COUNT; i++) {
         const tm_event_file_t *event = &events[i % n_events];
         uint32_t n = event->n_points < sizes[i % COUNT] ? event->n_points : sizes[i % COUNT];
@@ -498,7 +490,7 @@ static void test_larger_batches(void **state) {
     for (uint32_t i = 0; i < 2 * COUNT; i++) {
         tm_tracks_t alone = {0};
         assert_int_equal(items[i].status, TM_OK);
-        MUST(tm_engine_find(engine, &columns[i], NULL, &alone, NULL, NULL, &err));
+        TM_MUST(tm_engine_find(engine, &columns[i], NULL, &alone, NULL, NULL, &err));
         assert_same_tracks(&together[i], &alone, true);
         n_tracks += alone.n_tracks;
         tm_tracks_clear(&alone);
@@ -517,7 +509,7 @@ static void test_bad_event_in_batch(void **state) {
     tm_tracks_t tracks[3] = {0};
     tm_engine_item_t items[3] = {0};
     const tm_columns_t *whole = &events[n_events - 1].columns;
-    MUST(tm_engine_new_on(&tm_stages_cuda, pipeline, NULL, &engine, &err));
+    TM_MUST(tm_engine_new_on(&tm_stages_cuda, pipeline, NULL, &engine, &err));
     const uint32_t n = events[n_events - 1].n_points / 3;
     const uint32_t bad = n / 2;
     char place[32];

@@ -185,12 +185,6 @@ static int clean_up(void **unused) {
     return 0;
 }
 
-static void start(uint32_t n, uint32_t batch) {
-    tm_error_t err;
-    assert_int_equal(tm_slots_new(&gate_backend, &gate, n, batch, &slots, &err), TM_OK);
-    assert_int_equal(tm_slots_batch(slots), batch);
-}
-
 static void pump_until(int n_ended) {
     const tm_slots_handler_t handler = {&record, on_starting, on_ended};
     uint64_t limit_ms = tm_clock_ms() + PATIENCE_MS;
@@ -224,6 +218,14 @@ static tm_attempt_t *make_attempt_of(uint64_t rows, uint32_t link, uint64_t seri
 
 static tm_attempt_t *make_attempt(uint32_t link, uint64_t serial) {
     return make_attempt_of(1, link, serial);
+}
+
+static void start(uint32_t n, uint32_t batch) {
+    tm_error_t err;
+    assert_int_equal(tm_slots_new(&gate_backend, &gate, n, batch, &slots, &err), TM_OK);
+    tm_attempt_t *least = make_attempt(0, 0);
+    assert_int_equal(tm_slots_together(slots, least), batch);
+    tm_attempt_destroy(&least);
 }
 
 static void submit(uint32_t link, uint64_t serial) {
