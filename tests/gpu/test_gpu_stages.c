@@ -425,6 +425,25 @@ static void radius_too_many(void **state) {
 
 /* ---- tracks ---- */
 
+/* The GPU's tracks are those of the CPU, and as many edges are taken. */
+static void compare_tracks(const tm_pipeline_t *p, const tm_points_t *points,
+                           const tm_edges_t *edges, const float *logits) {
+    tm_error_t err = {0};
+    tm_device_t *gpu = tm_sample_open(&tm_host_stages_half, p, 1);
+    tm_device_t *cpu = tm_sample_open(&tm_stages_cpu, p, 1);
+    tm_tracks_t a = {0};
+    tm_tracks_t b = {0};
+    uint64_t a_edges, b_edges;
+    TM_MUST(gpu->stages->tracks(gpu, points, edges, logits, &a, &a_edges, &err));
+    TM_MUST(cpu->stages->tracks(cpu, points, edges, logits, &b, &b_edges, &err));
+    tm_sample_assert_same_tracks(&a, &b);
+    assert_int_equal(a_edges, b_edges);
+    tm_tracks_clear(&a);
+    tm_tracks_clear(&b);
+    gpu->stages->close(&gpu);
+    cpu->stages->close(&cpu);
+}
+
 static void same_tracks_as_cpu(void **state) {
     (void)state;
     uint64_t random = tm_sample_seed();
@@ -447,20 +466,7 @@ static void same_tracks_as_cpu(void **state) {
             p.tracks.builder = builder ? TM_BUILDER_BEST_EDGES : TM_BUILDER_COMPONENTS;
             p.tracks.cut = round % 5 == 0 ? 0 : 0.5f;
             p.tracks.min_points = 2 + (uint32_t)round % 3;
-            tm_error_t err = {0};
-            tm_device_t *gpu = tm_sample_open(&tm_host_stages_half, &p, 1);
-            tm_device_t *cpu = tm_sample_open(&tm_stages_cpu, &p, 1);
-            tm_tracks_t a = {0};
-            tm_tracks_t b = {0};
-            uint64_t a_edges, b_edges;
-            TM_MUST(gpu->stages->tracks(gpu, &points, &edges, logits, &a, &a_edges, &err));
-            TM_MUST(cpu->stages->tracks(cpu, &points, &edges, logits, &b, &b_edges, &err));
-            tm_sample_assert_same_tracks(&a, &b);
-            assert_int_equal(a_edges, b_edges);
-            tm_tracks_clear(&a);
-            tm_tracks_clear(&b);
-            gpu->stages->close(&gpu);
-            cpu->stages->close(&cpu);
+            compare_tracks(&p, &points, &edges, logits);
         }
         free(logits);
         free((void *)(uintptr_t)points.r);
@@ -490,20 +496,7 @@ static void long_chain(void **state) {
     tm_pipeline_t p = {0};
     p.tracks.builder = TM_BUILDER_BEST_EDGES;
     p.tracks.min_points = 3;
-    tm_error_t err = {0};
-    tm_device_t *gpu = tm_sample_open(&tm_host_stages_half, &p, 1);
-    tm_device_t *cpu = tm_sample_open(&tm_stages_cpu, &p, 1);
-    tm_tracks_t a = {0};
-    tm_tracks_t b = {0};
-    uint64_t a_edges, b_edges;
-    TM_MUST(gpu->stages->tracks(gpu, &points, &edges, logits, &a, &a_edges, &err));
-    TM_MUST(cpu->stages->tracks(cpu, &points, &edges, logits, &b, &b_edges, &err));
-    tm_sample_assert_same_tracks(&a, &b);
-    assert_int_equal(a_edges, b_edges);
-    tm_tracks_clear(&a);
-    tm_tracks_clear(&b);
-    gpu->stages->close(&gpu);
-    cpu->stages->close(&cpu);
+    compare_tracks(&p, &points, &edges, logits);
     free((void *)(uintptr_t)points.r);
 }
 
