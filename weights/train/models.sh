@@ -1,8 +1,9 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Trains the shipped models on one GPU with 16 cores: models.sh DATA OUT, some eleven minutes, simulation included.
-# Call it again if it was interrupted: it goes on where it stopped. PYTHON names another interpreter, BEFORE the model
-# file that is teacher and beginning of standard (the one that ships).
+# Trains the shipped models on one GPU with 16 cores: models.sh DATA OUT. Seven minutes for standard and small,
+# simulation included; four for pixels, beside its simulation. Call it again if it was interrupted: it goes on where it
+# stopped. PYTHON names another interpreter, BEFORE the model file that is teacher and beginning of standard (the one
+# that ships).
 #
 #   OUT/standard/standard.safetensors   256 x 4, 128 x 3, 64 x 8; filter of BEFORE as it is, network begins with its
 #   OUT/small/small.safetensors         128 x 3, 128 x 3, 64 x 8; an embedding of its own before standard's networks
