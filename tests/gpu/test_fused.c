@@ -539,6 +539,38 @@ static void test_bad_event_in_batch(void **state) {
     tm_engine_destroy(&engine);
 }
 
+/* A candidate of more points than the fused path puts in order: it leaves the event to the general
+ * path. With a fair cut there is none. */
+static void test_large_candidate(void **state) {
+    (void)state;
+    if (is_quick) {
+        skip();
+    }
+    const tm_event_file_t *event = &events[3];
+    const tm_pipeline_t *standard = pipeline;
+    tm_pipeline_t loose = *pipeline;
+    memset(&loose.tracks, 0, sizeof loose.tracks);
+    loose.tracks.builder = TM_BUILDER_COMPONENTS;
+    loose.tracks.min_points = 3;
+    for (int round = 0; round < 2; round++) {
+        loose.filter.cut = round == 0 ? 0 : standard->filter.cut;
+        loose.tracks.cut = round == 0 ? 0 : standard->tracks.cut;
+        pipeline = &loose;
+        tm_device_t *gpu = open_gpu();
+        tm_error_t err = {0};
+        tm_tracks_t tracks = {0};
+        tm_engine_item_t item = {
+            .event = &event->columns, .n_points = event->n_points, .tracks = &tracks};
+        bool ran = false;
+        TM_MUST(gpu->stages->find(gpu, &item, 1, &ran, &err));
+        assert_int_equal(ran, round == 1);
+        assert_int_equal(tracks.n_tracks > 0, ran);
+        tm_tracks_clear(&tracks);
+        gpu->stages->close(&gpu);
+        pipeline = standard;
+    }
+}
+
 /* An event of copies of another one, turned: more points than any before. */
 static void test_large_event(void **state) {
     (void)state;
@@ -644,7 +676,8 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_stages),         cmocka_unit_test(test_other_models),
         cmocka_unit_test(test_few_points),     cmocka_unit_test(test_batches),
         cmocka_unit_test(test_larger_batches), cmocka_unit_test(test_bad_event_in_batch),
-        cmocka_unit_test(test_same_bytes),     cmocka_unit_test(test_large_event),
+        cmocka_unit_test(test_same_bytes),     cmocka_unit_test(test_large_candidate),
+        cmocka_unit_test(test_large_event),
     };
     int failed = is_quick ? cmocka_run_group_tests_name("fused, quick", tests, NULL, NULL)
                           : cmocka_run_group_tests_name("fused", tests, NULL, NULL);

@@ -298,7 +298,8 @@ static bool enlarge(bucket_t *bucket, const tm_fused_counts_t *counts) {
     if (counts->flags & TM_FUSED_KEPT_FULL) {
         kept = (uint64_t)counts->n_kept + counts->n_kept / SPARE_DIVISOR;
     }
-    if (counts->flags & TM_FUSED_DEGREE_FULL || edges > TM_RADIUS_EDGES_MAX) {
+    if (counts->flags & (TM_FUSED_DEGREE_FULL | TM_FUSED_TRACK_FULL) ||
+        edges > TM_RADIUS_EDGES_MAX) {
         return false;
     }
     bucket->capacity.edges = round_up(edges, EDGES_STEP);

@@ -68,6 +68,8 @@ enum {
     TM_FUSED_KEPT_FULL = 2,
     /* a node has more edges than the fused path sorts: the general path must do it */
     TM_FUSED_DEGREE_FULL = 4,
+    /* a candidate has more points than the fused path puts in order: likewise */
+    TM_FUSED_TRACK_FULL = 8,
 };
 
 typedef struct {

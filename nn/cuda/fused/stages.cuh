@@ -96,7 +96,9 @@ cudaError_t tm_fused_filter(const tm_fused_context_t *c, const tm_fused_plan_t *
 cudaError_t tm_fused_keep(const tm_fused_context_t *c, const tm_fused_plan_t *plan);
 /* gnn.cu: kept → logits */
 cudaError_t tm_fused_gnn(const tm_fused_context_t *c, const tm_fused_plan_t *plan);
-/* tracks.cu: logits → result */
+/* tracks.cu: logits → result. A candidate's points are put in order by counting, each against all
+ * others: beyond so many TM_FUSED_TRACK_FULL is set instead. */
+#define TM_FUSED_TRACK_POINTS_MAX 16384u
 cudaError_t tm_fused_tracks(const tm_fused_context_t *c, const tm_fused_plan_t *plan);
 uint32_t tm_fused_tracks_blocks(int processors);
 

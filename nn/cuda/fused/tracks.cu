@@ -210,6 +210,9 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS_PER_PROCESSOR)
     for (uint32_t i = begin + threadIdx.x; i < end; i += THREADS) {
         if (is_track(t, i)) {
             mine = add(mine, make_uint2(1, t.sizes[i]));
+            if (t.sizes[i] > TM_FUSED_TRACK_POINTS_MAX) {
+                atomicOr(&t.counts->flags, (uint32_t)TM_FUSED_TRACK_FULL);
+            }
         }
     }
     uint2 total;
@@ -268,6 +271,9 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS_PER_PROCESSOR)
         }
     }
     grid.sync();
+    if (*(volatile uint32_t *)&t.counts->flags & TM_FUSED_TRACK_FULL) {
+        return;
+    }
     const uint32_t n_indices = t.counts->n_indices;
     for (uint32_t p = first; p < n_indices; p += stride) {
         const uint32_t row = t.members[p];
