@@ -126,7 +126,7 @@ def gigabytes(row):
 def grow(names):
     rows = []
     for r in (r for name in names for r in read(name) if r["part"] == "closed"):
-        rows.append(["%s, %s cores" % (r["machine"], r["cores"]), r["workers"], r["brokers"], r["transport"], r["io_threads"],
+        rows.append(["%s, %s cores" % (r["machine"], r["cores"]), r["workers"], r["brokers"], r["transport"], r["io_threads"] or "its choice",
                      number(r["points"]), number(r["events_per_s"]), gigabytes(r), number(r["p50_ms"]), number(r["p99_ms"]),
                      *("%.2f" % float(r[k]) for k in ("broker_cores", "worker_cores", "load_cores")),
                      "%.2f" % float(r["broker_s_per_gb"]), r["others"] or "\u2014"])
@@ -137,10 +137,11 @@ def grow(names):
 def grow_gpu():
     rows = [[r["workers"], r["brokers"], r["transport"], number(r["points"]),
              "closed, %s under way" % r["in_flight"] if r["part"] == "closed" else "open, %s/s" % number(r["rate"]),
-             number(r["events_per_s"]), r["ratio"] or "\u2014", *(number(r[k]) for k in ("p50_ms", "p90_ms", "p99_ms")),
+             "%.0f" % float(r["seconds"]), number(r["events_per_s"]), r["ratio"] or "\u2014",
+             *(number(r[k]) for k in ("p50_ms", "p90_ms", "p99_ms")),
              r["gpu_busy_mean"], gigabytes(r), *("%.2f" % float(r[k]) for k in ("broker_cores", "worker_cores", "load_cores"))]
             for r in read("grow_h200") if r["part"] in ("closed", "open")]
-    return table(["GPUs", "brokers", "transport", "space points", "loop", "events/s", "ratio", "p50 ms", "p90 ms", "p99 ms",
+    return table(["GPUs", "brokers", "transport", "space points", "loop", "s", "events/s", "ratio", "p50 ms", "p90 ms", "p99 ms",
                   "GPU busy %", "GB/s", "broker cores", "worker cores", "load cores"], rows)
 
 
