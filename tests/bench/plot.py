@@ -170,7 +170,7 @@ def plot_training(folder):
                  ("gnn", [("efficiency", 100, "particles found, %")]),
                  ("gnn", [("fakes", 100, "fakes, %"), ("impure", 100, "impure tracks, %")]))
     figure, panels = plt.subplots(1, len(panels_of), figsize=(11.2, 3.0))
-    colours = {"standard": BLUE, "small": ORANGE}
+    colours = {"standard": BLUE, "small": ORANGE, "pixels": RED}
     for panel, (stage, lines) in zip(panels, panels_of):
         for (name, scale, _), style in zip(lines, ("-", "--")):
             for model in dict.fromkeys(r["model"] for r in rows):

@@ -77,17 +77,6 @@ def events_in(folder):
     return paths
 
 
-def pixel_events(folder, work):
-    """The events with their points on pixels alone; particles keep their rows."""
-    out = work / folder.name / "pixels"
-    out.mkdir(parents=True, exist_ok=True)
-    for path in events_in(folder):
-        if not (out / path.name).exists():
-            event = robust.read(path)
-            robust.write(robust.choose(event, np.flatnonzero(np.isin(event["volume"], robust.PIXELS))), out / path.name)
-    return [out / path.name for path in events_in(folder)]
-
-
 def run_json(command):
     """What a run of trackmill prints with --json."""
     done = subprocess.run([str(word) for word in command], capture_output=True, text=True)
@@ -111,7 +100,8 @@ def find(options, model, paths, out, more=()):
 
 def events_of(options, folder, detector):
     """The event files of a folder, whole ("all") or their pixels alone ("pixels")."""
-    return pixel_events(folder, options.work) if detector == "pixels" else events_in(folder)
+    paths = events_in(folder)
+    return robust.pixels_of(paths, options.work / folder.name / "pixels") if detector == "pixels" else paths
 
 
 def detectors_of(model):

@@ -381,6 +381,16 @@ def measure(trackmill, model, threads, paths):
     return total["score"], total["space_points"]
 
 
+def pixels_of(paths, out):
+    """The same events with their points on pixels alone, in the folder `out`; particles keep their rows."""
+    out.mkdir(parents=True, exist_ok=True)
+    for path in paths:
+        if not (out / path.name).exists():
+            event = read(path)
+            write(choose(event, np.flatnonzero(np.isin(event["volume"], PIXELS))), out / path.name)
+    return [out / path.name for path in paths]
+
+
 def table(options):
     """Writes the CSV, row by row; rows that it has are kept."""
     done = []
@@ -393,6 +403,8 @@ def table(options):
         if any((row["events"], row["variation"]) == (kind, label(steps)) for row in done):
             continue
         paths = varied_events(kind, [s for s in steps if s[0] != "widened"], options.work, options.seed)
+        if options.pixels:
+            paths = pixels_of(paths, paths[0].parent.with_name(paths[0].parent.name + "-pixels"))
         model = options.model
         for width in (amount for name, amount in steps if name == "widened"):
             model = options.work / f"widened-{width:g}.safetensors"
@@ -470,6 +482,7 @@ def main(arguments=None):
     three.add_argument("--csv", required=True, type=Path)
     three.add_argument("--threads", type=int, default=0, help="of the engine (0: all)")
     three.add_argument("--seed", type=int, default=1, help="of the variations")
+    three.add_argument("--pixels", action="store_true", help="leave out the points on strips")
     three.add_argument("--only", nargs="+", choices=SIMULATED, help="rows of these events alone")
     four = commands.add_parser("plot", help="the table as SVG (matplotlib)")
     four.add_argument("csv", type=Path)

@@ -4,7 +4,7 @@ Generic detector in its 2 T field.
 
     python3 tracks.py MODEL VERSION     # gives a model file its section and that version, in place
 
-The model named `pixels` has values of its own, also for the cut of its filter; all others have TRACKS.
+The model named `pixels` has values of its own; all others have TRACKS.
 
 Errors are those of the pitch, with room for the cluster; sigma_r on discs, sigma_z in the barrel. The weights
 of the joints are a logistic regression (join.py): the model cards say on what.
@@ -30,20 +30,15 @@ TRACKS = {"cut": 0.4, "builder": "best_edges", "min_points": 3,
           "select": {"points": 4, "score": 0.85}}
 
 PIXELS = {**TRACKS, "cut": 0.2, "split": {"score": 0.5, "chi2": 8},
-          "join": {**TRACKS["join"], "weights": [-3.283, -1.123, -0.739, 2.031, -0.552, -0.918, -0.234]},
-          "select": {"points": 3, "score": 0.6}}
-PIXELS_FILTER_CUT = 0.053   # 2.7 edges a point, of the 3.3 that the interaction network learned with: it finds more so
+          "join": {**TRACKS["join"], "weights": [-3.242, -1.128, -0.808, 2.112, -0.679, -0.867, -0.157]},
+          "select": {"points": 3, "score": 0.45}}
 
 
 def main():
     if len(sys.argv) != 3:
         sys.exit("usage: tracks.py MODEL VERSION")
     tensors, pipeline = safetensors_io.read(sys.argv[1])
-    if pipeline["name"] == "pixels":
-        pipeline["tracks"] = PIXELS
-        pipeline["filter"]["cut"] = PIXELS_FILTER_CUT
-    else:
-        pipeline["tracks"] = TRACKS
+    pipeline["tracks"] = PIXELS if pipeline["name"] == "pixels" else TRACKS
     pipeline["version"] = sys.argv[2]
     safetensors_io.write(sys.argv[1], tensors, pipeline)
 

@@ -49,8 +49,10 @@ WARM = 0.4                          # of the peak rate, for networks that begin 
 TAUGHT = 0.5                        # weight of the teacher's scores beside the truth
 FIRST = 16                          # events to begin with, while the others are simulated
 VALIDATION = 4                      # events never learned from
-CHECK_EVERY = 10.0                  # s between points of curve.csv
+CHECK_EVERY = 10.0                  # s between points of curve.csv, at least
+CHECKS = 40                         # of a long stage
 RADII_SHOWN = (0.4, 0.45, 0.5)      # in curve.csv
+BARREL = 2.0                        # |eta| from where on --barrel gives edges no further weight
 RESERVE = 12.0                      # s that --finish leaves for validation and export
 START = time.time()
 
@@ -151,9 +153,15 @@ class Loader:
         number = lambda path: int(os.path.basename(path).removeprefix("event").split(".")[0])
         return [path for path in sorted(self.known) if number(path) < first[os.path.basename(os.path.dirname(path))]]
 
+    def on_device(self, packed):
+        """The event with the weight of each point: what edges from there count in all losses."""
+        event = ev.to_device(packed, self.options.device)
+        event["weight"] = 1 + (self.options.barrel - 1) * (1 - event["eta"].abs() / BARREL).clamp(min=0)
+        return event
+
     def as_simulated(self, paths):
         """Events without guns over them, nothing lost or moved."""
-        return [ev.to_device(packed, self.options.device)
+        return [self.on_device(packed)
                 for packed in self.pool.imap(ev.load, [([path], None, self.options.pixels) for path in paths])]
 
     def validation(self, simulation):
@@ -182,7 +190,7 @@ class Loader:
             seed = None if self.options.as_simulated else [self.options.seed, number]
             self.pending[path] = self.pool.apply_async(ev.load, [([path, *guns], seed, self.options.pixels)])
         for path in [path for path, result in self.pending.items() if result.ready()]:
-            event = ev.to_device(self.pending.pop(path).get(), self.options.device)
+            event = self.on_device(self.pending.pop(path).get())
             if self.teacher and event["plain"]:
                 event["taught"] = graph.embed(event, self.teacher["embed"])
             self.known[path] = event
@@ -228,7 +236,7 @@ def embed_step(net, event, random, teacher, progress):
     chosen = (event["truth_pt"] > 0.5).nonzero().squeeze(1)
     chosen = chosen[torch.randint(0, len(chosen), (20000,), device=device)]
     source, target = event["truth"][:, chosen]
-    weight = 1.0 + (event["truth_pt"][chosen] > 0.9) + 2.0 * event["truth_far"][chosen]
+    weight = (1.0 + (event["truth_pt"][chosen] > 0.9) + 2.0 * event["truth_far"][chosen]) * event["weight"][source]
     together = ((place[source] - place[target]).square().sum(1) * weight).sum() / weight.sum()
     apart = ((place[a] - place[b]).square().sum(1) + 1e-9).sqrt()
     push = F.relu(MARGIN - apart).square().sum() / len(query)
@@ -245,7 +253,7 @@ def edge_weights(event, edges, true):
     for above, value in ((0.0, 0.2), (0.63, 1.0), (0.9, 2.0), (2.0, 5.0), (5.0, 10.0)):
         weight[true & (pt > above)] = value
     weight[true & event["far"][edges[0].long()]] *= 3
-    return weight
+    return weight * event["weight"][edges[0].long()]
 
 
 def binary_loss(logit, true, weight):
@@ -373,6 +381,7 @@ def train_stage(stage, net, samples, step, state, options, teacher=None, refresh
     if state.get("optimizer_of") == stage:
         optimizer.load_state_dict(state["optimizer"])
         scaler.load_state_dict(state["scaler"])
+    every = CHECK_EVERY if options.steps else max(CHECK_EVERY, budget / CHECKS)
     begin, saved, checked, losses = time.time(), time.time(), time.time(), []
     while True:
         now = used + time.time() - begin
@@ -401,7 +410,7 @@ def train_stage(stage, net, samples, step, state, options, teacher=None, refresh
             if steps % 500 == 0 or steps == 100:
                 say(f"{stage} {now:.0f} s, step {steps}, {100 * progress:.0f} % done, loss {mean:.4f}")
             losses = []
-        if check and time.time() - checked > CHECK_EVERY:
+        if check and time.time() - checked > every:
             pause = time.time()
             note(options, stage, now, steps, len(samples), check(net, False))
             checked = time.time()
@@ -471,6 +480,8 @@ def parser_of_options():
     parser.add_argument("--events", type=int, default=160, help="collision events to simulate")
     parser.add_argument("--train-on", type=int, metavar="N", help="learn from the first N of them (all)")
     parser.add_argument("--pixels", action="store_true", help="leave out the points on strips")
+    parser.add_argument("--barrel", type=float, default=1.0, metavar="W",
+                        help="edges count W at eta 0, less and less up to |eta| 2, 1 beyond: where tracks have few points")
     parser.add_argument("--as-simulated", action="store_true", help="no modules out of place, no lost points")
     parser.add_argument("--mu", type=float, default=200.0, help="pile-up of the training events")
     parser.add_argument("--minutes", type=float, default=9.5, help="end this call after so long")
