@@ -188,8 +188,8 @@ static void bench(const graph_t &g) {
     std::vector<float> times;
     const answer_t right = answer_of(g);
     for (int run = -WARM_UP; run < RUNS; run++) {
-        CUDA(cudaMemcpyAsync(plan.header, fresh, sizeof header, cudaMemcpyDeviceToDevice,
-                             c.stream));
+        CUDA(
+            cudaMemcpyAsync(plan.header, fresh, sizeof header, cudaMemcpyDeviceToDevice, c.stream));
         CUDA(cudaEventRecord(begin, c.stream));
         CUDA(tm_fused_tracks(&c, &plan));
         CUDA(cudaEventRecord(end, c.stream));
@@ -214,13 +214,16 @@ static void bench(const graph_t &g) {
         printf("%s,%u,%u,%zu,%s,%.4f\n", g.name, n, m, right.offsets.size() - 1,
                right.too_large ? "no" : "yes", (double)times[times.size() / 2]);
     }
-    for (void *at : {(void *)plan.header, (void *)fresh, (void *)plan.kept.src,
-                     (void *)plan.kept.dst, (void *)plan.order, (void *)plan.logits,
-                     (void *)plan.row_rho, (void *)plan.best, (void *)plan.edge_states,
-                     (void *)plan.has_edge, (void *)plan.parent, (void *)plan.labels,
-                     (void *)plan.sizes, (void *)plan.edge_counts, (void *)plan.score_sums,
-                     (void *)plan.track_numbers, (void *)plan.track_places,
-                     (void *)plan.block_sums, (void *)plan.members, (void *)plan.result}) {
+    for (void *at : {(void *)plan.header,       (void *)fresh,
+                     (void *)plan.kept.src,     (void *)plan.kept.dst,
+                     (void *)plan.order,        (void *)plan.logits,
+                     (void *)plan.row_rho,      (void *)plan.best,
+                     (void *)plan.edge_states,  (void *)plan.has_edge,
+                     (void *)plan.parent,       (void *)plan.labels,
+                     (void *)plan.sizes,        (void *)plan.edge_counts,
+                     (void *)plan.score_sums,   (void *)plan.track_numbers,
+                     (void *)plan.track_places, (void *)plan.block_sums,
+                     (void *)plan.members,      (void *)plan.result}) {
         CUDA(cudaFree(at));
     }
     CUDA(cudaEventDestroy(begin));
