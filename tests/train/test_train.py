@@ -95,6 +95,21 @@ class Choice(unittest.TestCase):
         for per_point, r in ((4, 0.4), (2, 0.35), (8, 0.5), (0.5, 0.3), (99, 0.6)):
             self.assertAlmostEqual(choose.at_edges(table, per_point, "r"), r)
 
+    def test_barrel(self):
+        """Edges weigh by the eta of their source: W at 0, halfway to 1 at half of BARREL, 1 beyond, for any edge."""
+        with tempfile.TemporaryDirectory() as folder:
+            write_event(folder + "/event.npz.xz", 1)
+            packed = train.ev.load(([folder + "/event.npz.xz"], None, False))
+        packed["eta"][:4] = (0, -train.BARREL / 2, train.BARREL, -3.5)
+        edges = torch.tensor([[0, 1, 2, 3], [4, 4, 4, 4]])
+        weights = {}
+        for barrel in (1.0, 3.0):
+            loader = train.Loader(None, types.SimpleNamespace(train_on=None, barrel=barrel, device="cpu"), None)
+            event = loader.on_device(dict(packed))
+            weights[barrel] = [train.edge_weights(event, edges, torch.tensor(true)) for true in ([False] * 4, [True] * 4)]
+        for plain, more in zip(weights[1.0], weights[3.0]):
+            np.testing.assert_allclose((more / plain).numpy(), (3, 2, 1, 1), rtol=1e-6)
+        np.testing.assert_allclose(weights[1.0][0].numpy(), 1)
 
     def test_options(self):
         for arguments, words in ((["--steps", "4,4"], "take three numbers"),

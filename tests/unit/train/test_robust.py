@@ -159,6 +159,19 @@ class Command(unittest.TestCase):
         with self.assertRaisesRegex(robust.Fault, "find failed"):
             robust.measure(str(TRACKMILL), str(MODEL), 1, [self.folder / "none.npz.xz"])
 
+    def test_pixels_alone(self):
+        out = self.folder / "pixels"
+        path, = robust.pixels_of([COLLISION], out)
+        self.assertEqual(path, out / COLLISION.name)
+        whole, left = robust.read(COLLISION), robust.read(path)
+        inside = np.isin(whole["volume"], robust.PIXELS)
+        self.assertEqual(len(left["x_um"]), inside.sum())
+        self.assertTrue(0 < inside.sum() < len(inside) and np.isin(left["volume"], robust.PIXELS).all())
+        np.testing.assert_array_equal(left["particle"], whole["particle"][inside])
+        changed = path.stat().st_mtime_ns
+        self.assertEqual(robust.pixels_of([COLLISION], out), [path])    # as it is
+        self.assertEqual(path.stat().st_mtime_ns, changed)
+
     def test_widened_model(self):
         def parts(path):
             data = path.read_bytes()
