@@ -34,19 +34,11 @@ struct graph_t {
     std::vector<uint32_t> src, dst, order; /* nodes; row of a node */
 };
 
-static uint32_t below(uint32_t n) {
-    return (uint32_t)(uniform() * n);
-}
-
 static graph_t empty_graph(const char *name, uint32_t n) {
     graph_t g;
     g.name = name;
     g.n = n;
-    g.order.resize(n);
-    std::iota(g.order.begin(), g.order.end(), 0);
-    for (uint32_t i = n; i-- > 1;) {
-        std::swap(g.order[i], g.order[below(i + 1)]);
-    }
+    g.order = shuffled(n);
     return g;
 }
 

@@ -4,10 +4,13 @@
 #define TM_TESTS_GPU_PLAIN_CUH
 
 #include <math.h>
+#include <numeric>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
+#include <utility>
+#include <vector>
 
 #define SKIPPED 77 /* exit code where there is no GPU */
 
@@ -46,6 +49,20 @@ static inline double uniform(void) {
     z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ull;
     z = (z ^ z >> 27) * 0x94d049bb133111ebull;
     return (double)((z ^ z >> 31) >> 11) * 0x1p-53;
+}
+
+static inline uint32_t below(uint32_t n) {
+    return (uint32_t)(uniform() * n);
+}
+
+/* 0 to n - 1 in any order. */
+static inline std::vector<uint32_t> shuffled(uint32_t n) {
+    std::vector<uint32_t> v(n);
+    std::iota(v.begin(), v.end(), 0);
+    for (uint32_t i = n; i-- > 1;) {
+        std::swap(v[i], v[below(i + 1)]);
+    }
+    return v;
 }
 
 static inline double normal(void) {

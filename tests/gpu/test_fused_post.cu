@@ -43,10 +43,6 @@ extern "C" {
         } \
     } while (0)
 
-static uint32_t below(uint32_t n) {
-    return (uint32_t)(uniform() * n);
-}
-
 /* ---- events ---- */
 
 struct event_t {
@@ -81,11 +77,7 @@ static const double layer_r[LAYERS] = {34, 70, 116, 172, 260, 320, 360, 500, 580
 static event_t random_event(uint32_t n_tracks, const style_t &style) {
     const uint32_t n = n_tracks * LAYERS;
     event_t e;
-    std::vector<uint32_t> row(n);
-    std::iota(row.begin(), row.end(), 0);
-    for (uint32_t i = n; i-- > 1;) {
-        std::swap(row[i], row[below(i + 1)]);
-    }
+    const std::vector<uint32_t> row = shuffled(n);
     for (std::vector<float> *column : {&e.r, &e.phi, &e.z, &e.rho}) {
         column->resize(n);
     }

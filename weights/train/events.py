@@ -111,7 +111,7 @@ def load(work):
     for path in paths[1:]:
         raw = overlay(raw, read(path))
     if pixels:
-        raw = robust.choose(raw, np.flatnonzero(np.isin(raw["volume"], robust.PIXELS)))
+        raw = robust.on_pixels(raw)
     if seed is not None:
         raw, varied = vary(raw, seed)
     return {**pack(raw), "plain": not varied and not os.path.dirname(paths[0]).endswith("_wide")}

@@ -381,13 +381,17 @@ def measure(trackmill, model, threads, paths):
     return total["score"], total["space_points"]
 
 
+def on_pixels(event):
+    """The event with its points on pixels alone; particles keep their rows."""
+    return choose(event, np.flatnonzero(np.isin(event["volume"], PIXELS)))
+
+
 def pixels_of(paths, out):
-    """The same events with their points on pixels alone, in the folder `out`; particles keep their rows."""
+    """The same events with their points on pixels alone, in the folder `out`."""
     out.mkdir(parents=True, exist_ok=True)
     for path in paths:
         if not (out / path.name).exists():
-            event = read(path)
-            write(choose(event, np.flatnonzero(np.isin(event["volume"], PIXELS))), out / path.name)
+            write(on_pixels(read(path)), out / path.name)
     return [out / path.name for path in paths]
 
 

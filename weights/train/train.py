@@ -154,7 +154,7 @@ class Loader:
         return [path for path in sorted(self.known) if number(path) < first[os.path.basename(os.path.dirname(path))]]
 
     def on_device(self, packed):
-        """The event with the weight of each point: what edges from there count in all losses."""
+        """The event with the weight of each point: what edges from there count (of the embedding's loss: true edges)."""
         event = ev.to_device(packed, self.options.device)
         event["weight"] = 1 + (self.options.barrel - 1) * (1 - event["eta"].abs() / BARREL).clamp(min=0)
         return event
