@@ -24,7 +24,9 @@ static __device__ inline uint32_t tm_gpu_find_root(uint32_t *parent, uint32_t i)
     uint32_t up = p[i];
     while (up != i) {
         uint32_t above = p[up];
-        p[i] = above; /* still an ancestor of i */
+        if (above != up) {
+            p[i] = above; /* still an ancestor of i */
+        }
         i = up;
         up = above;
     }

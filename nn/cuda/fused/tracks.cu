@@ -14,7 +14,8 @@ namespace cg = cooperative_groups;
 
 #define THREADS 512
 #define BLOCKS_PER_PROCESSOR 2
-#define HELD 4 /* edges of a thread in registers */
+#define HELD 4 /* edges of a thread in registers, or on their way at once */
+#define HASTY_ROUNDS 2
 
 typedef unsigned long long u64_t;
 
@@ -133,6 +134,61 @@ static __device__ void take_best_edges(const tracks_t &t, uint32_t n, uint32_t m
     }
 }
 
+static __device__ bool is_taken(const tracks_t &t, uint32_t i) {
+    return t.best_edges ? t.edge_states[i] == TM_GPU_EDGE_TAKEN : (double)t.logits[i] > t.least;
+}
+
+/* Calls f(a, b) with the rows that each taken edge joins. What is to be read of several edges of a thread is on
+ * its way at once. */
+template <typename F> static __device__ void for_taken_edges(const tracks_t &t, uint32_t m, F f) {
+    const uint32_t stride = gridDim.x * THREADS;
+    for (uint32_t i = blockIdx.x * THREADS + threadIdx.x; i < m; i += HELD * stride) {
+        uint32_t a[HELD];
+        uint32_t b[HELD];
+        uint32_t above_a[HELD];
+        uint32_t above_b[HELD];
+        bool taken[HELD];
+#pragma unroll
+        for (uint32_t k = 0; k < HELD; k++) {
+            const uint32_t edge = i + k * stride;
+            taken[k] = edge < m && is_taken(t, edge);
+            a[k] = taken[k] ? t.order[t.src[edge]] : 0;
+            b[k] = taken[k] ? t.order[t.dst[edge]] : 0;
+        }
+#pragma unroll
+        for (uint32_t k = 0; k < HELD; k++) {
+            const volatile uint32_t *parent = t.parent;
+            above_a[k] = parent[a[k]];
+            above_b[k] = parent[b[k]];
+        }
+#pragma unroll
+        for (uint32_t k = 0; k < HELD; k++) {
+            if (taken[k] && above_a[k] != above_b[k]) {
+                f(above_a[k], above_b[k]);
+            }
+        }
+    }
+}
+
+/* Union-find over the edges taken. Most edges of a track join what others have joined, and threads that put
+ * one root under another get into each other's way. So at first each row goes under the least of those above
+ * its neighbours, twice: only the least of what threads say at once counts, nobody waits, and some edges are
+ * forgotten. Then all edges are gone through as they should be, and hardly any joins something. */
+static __device__ void join_edges(const tracks_t &t, uint32_t n, uint32_t m, cg::grid_group grid) {
+    for (int round = 0; round < HASTY_ROUNDS; round++) {
+        for_taken_edges(
+            t, m, [&t](uint32_t a, uint32_t b) { atomicMin(&t.parent[max(a, b)], min(a, b)); });
+        grid.sync();
+        for (uint32_t i = blockIdx.x * THREADS + threadIdx.x; i < n; i += gridDim.x * THREADS) {
+            const uint32_t root = tm_gpu_find_root(t.parent, i);
+            t.parent[i] = root;
+        }
+        grid.sync();
+    }
+    for_taken_edges(t, m, [&t](uint32_t a, uint32_t b) { tm_gpu_join(t.parent, a, b); });
+    grid.sync();
+}
+
 static __device__ bool is_track(const tracks_t &t, uint32_t row) {
     return t.labels[row] == row && t.sizes[row] >= t.min_points;
 }
@@ -155,10 +211,9 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS_PER_PROCESSOR)
         t.best[i] = t.best[t.points + i] = 0;
         t.has_edge[i] = t.has_edge[t.points + i] = 0;
     }
-    for (uint32_t i = first; i < m; i += stride) {
-        t.edge_states[i] = !((double)t.logits[i] > t.least) ? TM_GPU_EDGE_DROPPED
-                           : t.best_edges                   ? TM_GPU_EDGE_CANDIDATE
-                                                            : TM_GPU_EDGE_TAKEN;
+    for (uint32_t i = first; i < m && t.best_edges; i += stride) {
+        t.edge_states[i] =
+            (double)t.logits[i] > t.least ? TM_GPU_EDGE_CANDIDATE : TM_GPU_EDGE_DROPPED;
     }
     if (first == 0) {
         t.counts->taken[0] = 0;
@@ -169,7 +224,7 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS_PER_PROCESSOR)
     }
     if (t.link_src) { /* in any order, for the steps that follow */
         for (uint32_t i = first; i < m; i += stride) {
-            if (t.edge_states[i] == TM_GPU_EDGE_TAKEN) {
+            if (is_taken(t, i)) {
                 const uint32_t at = atomicAdd(&t.counts->n_links, 1u);
                 t.link_src[at] = t.order[t.src[i]];
                 t.link_dst[at] = t.order[t.dst[i]];
@@ -178,26 +233,17 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS_PER_PROCESSOR)
         }
         return;
     }
-    for (uint32_t i = first; i < m; i += stride) {
-        if (t.edge_states[i] == TM_GPU_EDGE_TAKEN) {
-            tm_gpu_join(t.parent, t.order[t.src[i]], t.order[t.dst[i]]);
-        }
-    }
-    grid.sync();
+    join_edges(t, n, m, grid);
     for (uint32_t i = first; i < n; i += stride) {
-        uint32_t root = i;
-        while (t.parent[root] != root) {
-            root = t.parent[root];
-        }
+        const uint32_t root = tm_gpu_find_root(t.parent, i);
         t.labels[i] = root;
         atomicAdd(&t.sizes[root], 1u);
     }
     grid.sync();
     for (uint32_t i = first; i < m; i += stride) {
-        bool taken = t.edge_states[i] == TM_GPU_EDGE_TAKEN;
-        if (taken) {
-            uint32_t root = t.labels[t.order[t.src[i]]];
-            double score = 1 / (1 + exp(-(double)t.logits[i]));
+        if (is_taken(t, i)) {
+            const uint32_t root = t.labels[t.order[t.src[i]]];
+            const double score = 1 / (1 + exp(-(double)t.logits[i]));
             atomicAdd(&t.edge_counts[root], 1u);
             atomicAdd(&t.sums[root], (u64_t)llrint(score * TM_GPU_SCORE_UNIT));
         }
