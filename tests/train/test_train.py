@@ -29,7 +29,9 @@ except ImportError:
 TRAIN = os.path.join(sys.argv.pop(1), "weights", "train")
 sys.path.insert(0, TRAIN)
 import choose  # noqa: E402
+import networks  # noqa: E402
 import train  # noqa: E402
+import update  # noqa: E402
 
 TINY = ["--embed", "8x1", "--filter", "4x1", "--gnn", "4x1", "--as-simulated", "--eager", "--graph-edges", "3",
         "--edges-per-point", "2", "--minutes", "4"]
@@ -104,12 +106,66 @@ class Choice(unittest.TestCase):
         edges = torch.tensor([[0, 1, 2, 3], [4, 4, 4, 4]])
         weights = {}
         for barrel in (1.0, 3.0):
-            loader = train.Loader(None, types.SimpleNamespace(train_on=None, barrel=barrel, device="cpu"), None)
+            loader = train.Loader(None, types.SimpleNamespace(train_on=None, turn=0.0, barrel=barrel, device="cpu"), None)
             event = loader.on_device(dict(packed))
             weights[barrel] = [train.edge_weights(event, edges, torch.tensor(true)) for true in ([False] * 4, [True] * 4)]
         for plain, more in zip(weights[1.0], weights[3.0]):
             np.testing.assert_allclose((more / plain).numpy(), (3, 2, 1, 1), rtol=1e-6)
         np.testing.assert_allclose(weights[1.0][0].numpy(), 1)
+
+    def test_turned(self):
+        """Turned and mirrored, tracks come from where they came, and bend as they did."""
+        with tempfile.TemporaryDirectory() as folder:
+            write_event(folder + "/event.npz.xz", 1)
+            event = train.ev.to_device(train.ev.load(([folder + "/event.npz.xz"], None, False)), "cpu")
+        column = {name: at for at, (name, _) in enumerate(train.ev.FEATURES)}
+        before, signs = train.ev.edge_features(event, event["truth"]).numpy(), set()
+        for seed in range(8):
+            turned = train.ev.turned(event, np.random.default_rng(seed))
+            after = train.ev.edge_features(turned, event["truth"]).numpy()
+            sign = (turned["z"][0] / event["z"][0]).sign().item()
+            signs.add(sign)
+            for at, (name, *_) in enumerate(train.ev.EDGE_FEATURES):
+                expected = before[:, at] * (sign if name in ("dz", "deta", "z0") else 1)
+                np.testing.assert_allclose(after[:, at], expected, atol=2e-3, err_msg=name)
+            again, scale = turned["features"], dict(train.ev.FEATURES)
+            phi, cos, sin = (again[:, column[name]] * scale[name] for name in ("phi", "cos_phi", "sin_phi"))
+            np.testing.assert_allclose(phi, turned["phi"], atol=1e-5)
+            np.testing.assert_allclose(cos, phi.cos(), atol=1e-5)
+            np.testing.assert_allclose(sin, phi.sin(), atol=1e-5)
+            self.assertLessEqual(phi.abs().max(), np.pi + 1e-5)
+            self.assertFalse(np.allclose(phi, event["phi"], atol=1e-3))
+            for name in ("r", "rho", "eta", "z"):
+                np.testing.assert_allclose(turned[name].abs(), event[name].abs(), rtol=1e-6)
+        self.assertEqual(signs, {1, -1})
+
+    def test_widened(self):
+        """A network twice as wide says the same, and its twins do not learn the same."""
+        torch.manual_seed(5)
+        narrow = networks.Interaction(9, 6, 8, 3)
+        wide = networks.widened(narrow)
+        self.assertEqual(networks.size_of(wide), (16, 3))
+        inputs = torch.randn(30, 9), torch.randint(30, (2, 90)), torch.randn(90, 6)
+        logit = wide(*inputs)
+        np.testing.assert_allclose(logit.detach(), narrow(*inputs).detach(), atol=1e-5)
+        logit.square().sum().backward()
+        for name in ("node_mlp.0", "edge_mlp.0", "edge_mlp.3"):
+            grad = wide.get_parameter(name + ".weight").grad
+            self.assertGreater((grad[:8] - grad[8:]).abs().max(), 1e-3 * grad.abs().max(), name)
+
+    def test_room(self):
+        """What fills a captured step up changes nothing."""
+        torch.manual_seed(6)
+        net, n, m = networks.Interaction(9, 6, 8, 2), 30, 90
+        inputs = (torch.randn(n, 9), torch.randint(n, (2, m)), torch.randn(m, 6), (torch.rand(m) < 0.3).float(),
+                  torch.rand(m))
+        self.assertEqual(update.rounded(inputs), (update.ROWS, update.EDGES))
+        fixed = update.room(inputs, (n + 7, m + 20))
+        for _ in range(2):      # over what was there
+            update.fill(fixed, inputs)
+            self.assertEqual([len(a) for a in fixed], [n + 7, 2, m + 20, m + 20, m + 20])
+            np.testing.assert_allclose(train.gnn_loss(net, *fixed).item(), train.gnn_loss(net, *inputs).item(), rtol=1e-5)
+            inputs = tuple(a[:, :m - 30] if len(a) == 2 else a[:m - 30] if len(a) == m else a for a in inputs)
 
     def test_options(self):
         for arguments, words in ((["--steps", "4,4"], "take three numbers"),

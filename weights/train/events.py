@@ -125,6 +125,21 @@ def to_device(packed, device):
     return event
 
 
+def turned(event, random):
+    """The event turned about the beam line by any angle, and mirrored in z half of the time: what a point's place says
+    by itself is then worth less. What a teacher says of it is left out."""
+    mirror, angle = (-1 if random.random() < 0.5 else 1), random.uniform(-math.pi, math.pi)
+    phi = event["phi"] + angle
+    phi = phi - 2 * math.pi * torch.round(phi / (2 * math.pi))
+    new = {"phi": phi, "cos_phi": phi.cos(), "sin_phi": phi.sin(), "z": mirror * event["z"], "eta": mirror * event["eta"]}
+    features = event["features"].clone()
+    for column, (name, scale) in enumerate(FEATURES):
+        if name in new:
+            features[:, column] = new[name] / scale
+    return {**{name: value for name, value in event.items() if name != "taught"}, "features": features,
+            **{name: new[name] for name in ("phi", "z", "eta")}}
+
+
 def is_true(event, edges):
     """Which edges join consecutive points of one particle."""
     key = edges[0].long() * len(event["r"]) + edges[1].long()

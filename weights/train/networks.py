@@ -47,6 +47,11 @@ def on_edges(block, x, edge, source, target):
     return block[1:](hidden)
 
 
+def on_nodes(block, x, into, out):
+    """block of the points and the sums of their edges."""
+    return block(torch.cat([x, into, out], dim=1))
+
+
 class Filter(nn.Module):
     def __init__(self, features, edge_features, hidden=64, layers=3):
         super().__init__()
@@ -73,7 +78,7 @@ class Interaction(nn.Module):
         for _ in range(self.steps):
             zero = torch.zeros_like(x)
             into, out = zero.index_add(0, target, e), zero.index_add(0, source, e)
-            new_x = self.node_mlp(torch.cat([x, into, out], dim=1)).float() + x
+            new_x = on_nodes(self.node_mlp, x, into, out).float() + x
             e = on_edges(self.edge_mlp, x, e, source, target).float() + e
             x = new_x
         return on_edges(self.output, x, e, source, target).squeeze(1)
@@ -94,6 +99,31 @@ def size_of(net):
         return net.node_encoder[0].out_features, net.steps
     linear = [module for module in net.mlp if isinstance(module, nn.Linear)]
     return linear[0].out_features, len(linear) - 1
+
+
+@torch.no_grad()
+def widened(net, spread=0.5):
+    """An interaction network twice as wide that says the same: each unit stands there twice, and whoever reads it takes a
+    part of either. The parts differ (by `spread` of the weights' deviation), so that the two learn different things."""
+    hidden, (_, features), steps = net.node_encoder[0].out_features, net.node_encoder[0].weight.shape, net.steps
+    edge_features = net.edge_encoder[0].in_features - 2 * hidden
+    wide = Interaction(features, edge_features, 2 * hidden, steps)
+    for (name, narrow), module in zip(net.named_modules(), wide.modules()):
+        if isinstance(narrow, nn.LayerNorm):
+            module.weight.copy_(narrow.weight.repeat(2))
+            module.bias.copy_(narrow.bias.repeat(2))
+        elif isinstance(narrow, nn.Linear):
+            weight, parts = narrow.weight, []
+            read = narrow.in_features // hidden * hidden if name != "node_encoder.0" else 0      # columns of units
+            for block in weight[:, :read].split(hidden, dim=1) if read else ():
+                apart = spread * block.std() * torch.randn_like(block)
+                parts += [block / 2 + apart, block / 2 - apart]
+            weight, bias = torch.cat([*parts, weight[:, read:]], dim=1), narrow.bias
+            if narrow.out_features == hidden:
+                weight, bias = weight.repeat(2, 1), bias.repeat(2)
+            module.weight.copy_(weight)
+            module.bias.copy_(bias)
+    return wide
 
 
 def read(path):

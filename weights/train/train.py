@@ -40,6 +40,7 @@ import events as ev
 import export
 import graph
 import networks
+import update
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 STAGES = ("embed", "filter", "gnn")
@@ -157,6 +158,7 @@ class Loader:
         """The event with the weight of each point: what edges from there count (of the embedding's loss: true edges)."""
         event = ev.to_device(packed, self.options.device)
         event["weight"] = 1 + (self.options.barrel - 1) * (1 - event["eta"].abs() / BARREL).clamp(min=0)
+        event["turn"] = self.options.turn
         return event
 
     def as_simulated(self, paths):
@@ -214,11 +216,47 @@ class Loader:
         return events
 
 
+class Graphs:
+    """What filter and interaction network learn from: (event, edges, which are true) of the events that are there, of
+    more as they come. `cut`: the filter's, on the logit; None: all edges of the radius graph."""
+
+    def __init__(self, loader, nets, radius):
+        self.loader, self.nets, self.radius, self.cut = loader, nets, radius, None
+        self.samples, self.built = [], set()
+
+    def of(self, event):
+        edges = graph.radius_graph(event, self.nets["embed"], self.radius)
+        return self.kept((event, edges, ev.is_true(event, edges)))
+
+    def kept(self, sample):
+        if self.cut is None:
+            return sample
+        event, edges, true = sample
+        kept = choose.score_edges(self.nets["filter"], event, edges) > self.cut
+        return event, edges[:, kept], true[kept]
+
+    def refresh(self, samples=None):
+        """All samples, with those of events that have come since."""
+        if time.time() - self.loader.looked > 1:
+            self.loader.look()
+        for path in self.loader.chosen():
+            if path not in self.built:
+                self.built.add(path)
+                self.samples.append(self.of(self.loader.known[path]))
+        return self.samples
+
+
 # ---- one training step of each stage ---------------------------------------------------------------------------------
+
+def varied(event, random):
+    """Now and then turned and mirrored; not without `random`."""
+    return ev.turned(event, random) if random is not None and random.random() < event["turn"] else event
+
 
 def embed_step(net, event, random, teacher, progress):
     """Contrastive: points of one track together, others beyond the margin. In the beginning also: where the teacher
     puts the points."""
+    event = varied(event, random)
     device, n = event["r"].device, len(event["r"])
     query = torch.randint(0, n, (2000,), device=device)
     good = ((event["pt"] > 0.5) & (event["pid"] >= 0)).nonzero().squeeze(1)
@@ -263,6 +301,7 @@ def binary_loss(logit, true, weight):
 
 def filter_step(net, sample, random, teacher, progress, batch=400_000):
     event, edges, true = sample
+    event = varied(event, random)
     device = edges.device
     chosen = torch.randint(0, edges.shape[1], (batch,), device=device)
     positive = true.nonzero().squeeze(1)
@@ -296,14 +335,23 @@ def thin(sample, random):
     return edges[:, kept], true[kept]
 
 
-def gnn_step(net, sample, random, teacher, progress):
-    event = sample[0]
+def gnn_inputs(sample, random):
+    """What gnn_loss takes."""
+    event = varied(sample[0], random)
     edges, true = thin(sample, random)
     used = torch.zeros(len(event["r"]), dtype=torch.bool, device=edges.device)      # leave out points without edges
     used[edges.flatten().long()] = True
     row = used.cumsum(0) - 1
-    logit = net(event["features"][used], row[edges.long()], ev.edge_features(event, edges))
-    return binary_loss(logit, true, edge_weights(event, edges, true))
+    return (event["features"][used], row[edges.long()], ev.edge_features(event, edges), true.float(),
+            edge_weights(event, edges, true))
+
+
+def gnn_loss(net, x, edges, edge_x, true, weight):
+    return binary_loss(net(x, edges, edge_x), true, weight)
+
+
+def gnn_step(net, sample, random, teacher, progress):
+    return gnn_loss(net, *gnn_inputs(sample, random))
 
 
 # ---- figures on the way ----------------------------------------------------------------------------------------------
@@ -373,14 +421,13 @@ def train_stage(stage, net, samples, step, state, options, teacher=None, refresh
     if options.finish and stage == STAGES[-1]:
         budget = min(budget, used + max(1.0, options.minutes * 60 - RESERVE - (time.time() - START)))
     peak = PEAK_RATE[stage] * (WARM if stage in state["warm"] else 1)
-    optimizer = torch.optim.AdamW(net.parameters(), peak, weight_decay=1e-4)
-    scaler = torch.amp.GradScaler(options.device, enabled=options.device == "cuda")
+    captured = stage == "gnn" and options.device == "cuda" and not options.eager
+    learn = (update.Captured(net, gnn_loss, options.device) if captured else update.Update(net, step, options.device))
     steps = state["steps"].get(stage, 0)
     random = np.random.default_rng([options.seed, steps, STAGES.index(stage)])
     torch.manual_seed(options.seed + steps)
     if state.get("optimizer_of") == stage:
-        optimizer.load_state_dict(state["optimizer"])
-        scaler.load_state_dict(state["scaler"])
+        learn.load(state)
     every = CHECK_EVERY if options.steps else max(CHECK_EVERY, budget / CHECKS)
     begin, saved, checked, losses = time.time(), time.time(), time.time(), []
     while True:
@@ -391,18 +438,10 @@ def train_stage(stage, net, samples, step, state, options, teacher=None, refresh
         if refresh:
             samples = refresh(samples)
         rate = peak * max(0.01, 0.5 * (1 + math.cos(math.pi * progress))) * min(1, (steps + 1) / 100)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        with torch.autocast(options.device, dtype=torch.float16, enabled=options.device == "cuda"):
-            loss = step(net, samples[random.integers(len(samples))], random, teacher, progress)
-        optimizer.zero_grad(set_to_none=True)
-        scaler.scale(loss).backward()
-        scaler.unscale_(optimizer)
-        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-        scaler.step(optimizer)
-        scaler.update()
+        sample = samples[random.integers(len(samples))]
+        loss = learn(rate, *(gnn_inputs(sample, random) if captured else (sample, random, teacher, progress)))
         steps += 1
-        losses.append(loss.detach())
+        losses.append(loss)
         if len(losses) == 100:
             mean = torch.stack(losses).mean().item()
             with open(options.out + "/log.csv", "a", newline="") as file:
@@ -416,18 +455,18 @@ def train_stage(stage, net, samples, step, state, options, teacher=None, refresh
             checked = time.time()
             begin += checked - pause
         if time.time() - saved > 30:
-            save(stage, net, optimizer, scaler, steps, used + time.time() - begin, state, options)
+            save(stage, net, learn, steps, used + time.time() - begin, state, options)
             saved = time.time()
-    save(stage, net, optimizer, scaler, steps, used + time.time() - begin, state, options)
+    save(stage, net, learn, steps, used + time.time() - begin, state, options)
     if check:
         note(options, stage, state["used"][stage], steps, len(samples), check(net, True))
     say(f"{stage}: {steps} steps in {state['used'][stage]:.0f} s, {100 * min(1, progress):.0f} % of the budget")
     return progress >= 1
 
 
-def save(stage, net, optimizer, scaler, steps, used, state, options):
+def save(stage, net, learn, steps, used, state, options):
     state[stage] = {name: value.detach().cpu().clone() for name, value in net.state_dict().items()}
-    state.update(optimizer=optimizer.state_dict(), scaler=scaler.state_dict(), optimizer_of=stage)
+    state.update(learn.state(), optimizer_of=stage)
     state["steps"][stage], state["used"][stage] = steps, used
     torch.save(state, options.out + "/state.pt.part")
     os.replace(options.out + "/state.pt.part", options.out + "/state.pt")
@@ -475,13 +514,16 @@ def parser_of_options():
     parser.add_argument("--embed", type=size, default=(256, 4), metavar="WxL", help="width and layers (%(default)s)")
     parser.add_argument("--filter", type=size, default=(128, 3), metavar="WxL", help="likewise")
     parser.add_argument("--gnn", type=size, default=(64, 8), metavar="WxS", help="width and steps")
-    parser.add_argument("--warm", metavar="MODEL", help="begin with this file's networks where the sizes are the same")
+    parser.add_argument("--warm", metavar="MODEL", help="begin with this file's networks where the sizes are the same; "
+                        "with its interaction network made twice as wide, where --gnn asks for that")
     parser.add_argument("--teacher", metavar="MODEL", help="embedding and filter also learn from this file's")
     parser.add_argument("--events", type=int, default=160, help="collision events to simulate")
     parser.add_argument("--train-on", type=int, metavar="N", help="learn from the first N of them (all)")
     parser.add_argument("--pixels", action="store_true", help="leave out the points on strips")
     parser.add_argument("--barrel", type=float, default=1.0, metavar="W",
                         help="edges count W at eta 0, less and less up to |eta| 2, 1 beyond: where tracks have few points")
+    parser.add_argument("--turn", type=float, default=0.0, metavar="P",
+                        help="share of the steps at which the event is turned about the beam line, and may be mirrored")
     parser.add_argument("--as-simulated", action="store_true", help="no modules out of place, no lost points")
     parser.add_argument("--mu", type=float, default=200.0, help="pile-up of the training events")
     parser.add_argument("--minutes", type=float, default=9.5, help="end this call after so long")
@@ -540,6 +582,10 @@ def networks_of(options, state):
             net.load_state_dict(warm[stage].state_dict())
             state["warm"].append(stage)
             say(f"{stage} begins with the weights of {options.warm}")
+        elif stage == "gnn" and stage in warm and networks.size_of(warm[stage]) == (options.gnn[0] / 2, options.gnn[1]):
+            net.load_state_dict(networks.widened(warm[stage]).state_dict())
+            state["warm"].append(stage)
+            say(f"gnn begins with the network of {options.warm}, made twice as wide")
         elif not options.budget[stage]:
             raise SystemExit(f"a budget of 0 for {stage}, and no --warm file has one of size {options.sizes[stage]}")
     take(nets, state, options)
@@ -547,6 +593,7 @@ def networks_of(options, state):
         torch._dynamo.config.suppress_errors = True
         torch._dynamo.config.recompile_limit = 64
         networks.on_edges = torch.compile(networks.on_edges, dynamic=True)
+        networks.on_nodes = torch.compile(networks.on_nodes, dynamic=True)
         nets["filter"].mlp.compile(dynamic=True)
         warm_up(nets, options)
     return nets, teacher
@@ -629,38 +676,29 @@ def train(options, state, loader, simulation, nets, teacher):
     if not train_stage("embed", nets["embed"], events, embed_step, state, options, teacher, loader.refresh,
                        check(radius_figures, embed_step, validation, seen)):
         return False
-    if simulation and not options.train_on:
-        simulation.wait()
-    events = loader.wait(options.train_on or math.inf, simulation)
+    if options.steps or options.train_on:       # the same training on any machine: all events from here on
+        if simulation and not options.train_on:
+            simulation.wait()
+        events = loader.wait(options.train_on or math.inf, simulation)
     say(len(events), "events,", len(validation), "for validation")
     choose_radius(nets, teacher, validation, state, options, report)
 
     #   ---- filter
-    def graphs_of(events):
-        graphs = []
-        for event in events:
-            edges = graph.radius_graph(event, nets["embed"], state["radius"])
-            graphs.append((event, edges, ev.is_true(event, edges)))
-        return graphs
-
-    samples, unseen, seen = graphs_of(events), graphs_of(validation), graphs_of(seen)
-    say("graphs built,", int(np.mean([s[1].shape[1] for s in samples])), "edges on average")
-    if not train_stage("filter", nets["filter"], samples, filter_step, state, options, teacher,
-                       check=check(filter_figures, filter_step, unseen, seen)):
+    graphs = Graphs(loader, nets, state["radius"])
+    unseen, seen = ([graphs.of(event) for event in events] for events in (validation, seen))
+    samples = graphs.refresh()
+    say(len(samples), "graphs,", int(np.mean([s[1].shape[1] for s in samples])), "edges on average")
+    if not train_stage("filter", nets["filter"], samples, filter_step, state, options, teacher, graphs.refresh,
+                       check(filter_figures, filter_step, unseen, seen)):
         return False
-    cut = choose_filter(nets, teacher, [sample[:2] for sample in unseen], state, options, report)
+    graphs.cut = choose_filter(nets, teacher, [sample[:2] for sample in unseen], state, options, report)
 
     #   ---- interaction network
-    def thinned(samples):
-        for at, (event, edges, true) in enumerate(samples):
-            kept = choose.score_edges(nets["filter"], event, edges) > cut
-            samples[at] = (event, edges[:, kept], true[kept])
-        return samples
-
-    samples, unseen, seen = thinned(samples), thinned(unseen), thinned(seen)
-    say("gnn graphs:", int(np.mean([s[1].shape[1] for s in samples])), "edges on average")
-    done = train_stage("gnn", nets["gnn"], samples, gnn_step, state, options, teacher,
-                       check=check(track_figures, gnn_step, unseen, seen))
+    graphs.samples, unseen, seen = ([graphs.kept(sample) for sample in group] for group in (graphs.samples, unseen, seen))
+    samples = graphs.refresh()
+    say(len(samples), "gnn graphs,", int(np.mean([s[1].shape[1] for s in samples])), "edges on average")
+    done = train_stage("gnn", nets["gnn"], samples, gnn_step, state, options, teacher, graphs.refresh,
+                       check(track_figures, gnn_step, unseen, seen))
     choose_gnn(nets, teacher, [sample[:2] for sample in unseen], options, report)
     with open(options.out + "/choices.json", "w") as file:
         json.dump(report, file, indent=1)
