@@ -29,6 +29,7 @@ except ImportError:
 TRAIN = os.path.join(sys.argv.pop(1), "weights", "train")
 sys.path.insert(0, TRAIN)
 import choose  # noqa: E402
+import data  # noqa: E402
 import networks  # noqa: E402
 import train  # noqa: E402
 import update  # noqa: E402
@@ -75,16 +76,16 @@ def rows(path):
 class Choice(unittest.TestCase):
     def test_share_grows(self):
         """Fewer events are among the more, and two of three are from the short beam spot."""
-        self.assertEqual(train.share(144), {"collisions": 96, "collisions_wide": 48})
+        self.assertEqual(data.share(144), {"collisions": 96, "collisions_wide": 48})
         before = {"collisions": 0, "collisions_wide": 0}
         for number in range(1, 200):
-            now = train.share(number)
+            now = data.share(number)
             self.assertEqual(sum(now.values()), number)
             self.assertTrue(all(before[folder] <= now[folder] for folder in now))
             before = now
 
     def test_first_events(self):
-        loader = train.Loader(None, types.SimpleNamespace(train_on=None), None)
+        loader = data.Loader(None, types.SimpleNamespace(train_on=None), None)
         loader.known = {f"d/{folder}/event{at:09d}.npz.xz": at for folder in ("collisions_wide", "collisions")
                         for at in (11, 3, 0, 2, 1)}
         self.assertEqual(len(loader.chosen()), 10)
@@ -102,11 +103,11 @@ class Choice(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             write_event(folder + "/event.npz.xz", 1)
             packed = train.ev.load(([folder + "/event.npz.xz"], None, False))
-        packed["eta"][:4] = (0, -train.BARREL / 2, train.BARREL, -3.5)
+        packed["eta"][:4] = (0, -data.BARREL / 2, data.BARREL, -3.5)
         edges = torch.tensor([[0, 1, 2, 3], [4, 4, 4, 4]])
         weights = {}
         for barrel in (1.0, 3.0):
-            loader = train.Loader(None, types.SimpleNamespace(train_on=None, turn=0.0, barrel=barrel, device="cpu"), None)
+            loader = data.Loader(None, types.SimpleNamespace(train_on=None, turn=0.0, barrel=barrel, device="cpu"), None)
             event = loader.on_device(dict(packed))
             weights[barrel] = [train.edge_weights(event, edges, torch.tensor(true)) for true in ([False] * 4, [True] * 4)]
         for plain, more in zip(weights[1.0], weights[3.0]):
@@ -184,7 +185,7 @@ class Run(unittest.TestCase):
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
         self.data, self.out = folder.name + "/data", folder.name + "/out"
-        for at, (kind, number) in enumerate({"collisions": 2, "collisions_wide": 1, "validation": train.VALIDATION,
+        for at, (kind, number) in enumerate({"collisions": 2, "collisions_wide": 1, "validation": data.VALIDATION,
                                              "muons": 1, "pions": 1, "decays": 1}.items()):
             os.makedirs(f"{self.data}/{kind}")
             for event in range(number):

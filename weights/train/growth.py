@@ -16,6 +16,7 @@ import os
 
 import torch
 
+import data
 import train
 
 
@@ -35,12 +36,12 @@ def main():
     for folder in (options.data, options.out):
         os.makedirs(folder, exist_ok=True)
     options.curve = options.out + "/growth.csv"
-    simulation, pool = train.simulate(options), train.workers()
+    simulation, pool = data.simulate(options), data.workers()
     torch.set_float32_matmul_precision("high")
     begin = train.new_state()
     nets, teacher = train.networks_of(options, begin)
     fresh = {stage: copy.deepcopy(net.state_dict()) for stage, net in nets.items()}
-    loader = train.Loader(pool, options, teacher)
+    loader = data.Loader(pool, options, teacher)
     for number in numbers:
         mine = argparse.Namespace(**{**vars(options), "train_on": number, "out": f"{options.out}/{number}"})
         os.makedirs(mine.out, exist_ok=True)

@@ -39,7 +39,7 @@ class Update:
     def load(self, state):
         """Goes on where another one, of either kind, was."""
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state["optimizer"]})
-        self.scaler.load_state_dict({**self.scaler.state_dict(), "scale": state["scale"]} if self.scaler.is_enabled() else {})
+        self.scaler.load_state_dict({**self.scaler.state_dict(), "scale": state["scale"]})
 
 
 def rounded(inputs):
