@@ -90,7 +90,7 @@ def main():
     parser.add_argument("--plot", nargs="+", metavar="JSON", help="no run: table and --figure of these results")
     parser.add_argument("--figure", help="SVG file for --plot")
     options = parser.parse_args()
-    options.max_ctau, options.beam_z, options.decay = None, 55.0, None      # of simulate.py
+    options.max_ctau, options.beam_z, options.decay, options.jets = None, 55.0, None, None      # of simulate.py
     if options.plot:
         results = [json.loads(Path(path).read_text()) for path in options.plot]
         if options.figure:

@@ -145,7 +145,7 @@ class Choice(unittest.TestCase):
         torch.manual_seed(5)
         narrow = networks.Interaction(9, 6, 8, 3)
         wide = networks.widened(narrow)
-        self.assertEqual(networks.size_of(wide), (16, 3))
+        self.assertEqual(networks.size_of(wide), (16, 3, False))
         inputs = torch.randn(30, 9), torch.randint(30, (2, 90)), torch.randn(90, 6)
         logit = wide(*inputs)
         np.testing.assert_allclose(logit.detach(), narrow(*inputs).detach(), atol=1e-5)
@@ -153,6 +153,22 @@ class Choice(unittest.TestCase):
         for name in ("node_mlp.0", "edge_mlp.0", "edge_mlp.3"):
             grad = wide.get_parameter(name + ".weight").grad
             self.assertGreater((grad[:8] - grad[8:]).abs().max(), 1e-3 * grad.abs().max(), name)
+
+    def test_separated(self):
+        """Weights of their own for the steps: the same at first, then each learns its own."""
+        torch.manual_seed(7)
+        shared = networks.Interaction(9, 6, 8, 3)
+        own = networks.separated(shared)
+        self.assertEqual((networks.size_of(shared), networks.size_of(own)), ((8, 3, False), (8, 3, True)))
+        inputs = torch.randn(30, 9), torch.randint(30, (2, 90)), torch.randn(90, 6)
+        logit = own(*inputs)
+        np.testing.assert_array_equal(logit.detach(), shared(*inputs).detach())
+        logit.square().sum().backward()
+        shared(*inputs).square().sum().backward()
+        for name in ("node_mlp", "edge_mlp"):
+            grads = [own.get_parameter(f"{name}.{step}.0.weight").grad for step in range(3)]
+            self.assertGreater((grads[0] - grads[1]).abs().max(), 1e-3 * grads[1].abs().max())
+            np.testing.assert_allclose(sum(grads), shared.get_parameter(name + ".0.weight").grad, rtol=1e-3, atol=1e-4)
 
     def test_room(self):
         """What fills a captured step up changes nothing."""
@@ -227,6 +243,27 @@ class Run(unittest.TestCase):
         self.assertEqual({row["events"] for row in found}, {"2"})
         self.assertEqual([(row["stage"], row["step"]) for row in found if row["figure"] == "loss"],
                          [("embed", "2"), ("filter", "1"), ("gnn", "1"), ("gnn", "3")])
+
+    def test_own(self):
+        """From a file whose steps share their weights to one where each has its own, with jets over the events."""
+        result = run("train.py", *self.common, "--gnn", "4x3", "--steps", "2,1,2")
+        self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
+        shared, own = self.out + "/standard.safetensors", self.out + "/own"
+        more = [*self.common, "--gnn", "4x3", "--own", "--jets", "--warm", shared, "--out", own]
+        os.makedirs(self.data + "/jets")
+        for event in range(2):
+            write_event(f"{self.data}/jets/event{event:09d}.npz.xz", [9, event])
+        result = run("train.py", *more, "--steps", "0,0,3")
+        self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
+        self.assertIn("which steps no longer share", result.stdout)
+        (before, _), (nets, pipeline) = networks.read(shared), networks.read(own + "/standard.safetensors")
+        self.assertEqual(networks.size_of(nets["gnn"]), (4, 3, True))
+        self.assertEqual(pipeline["gnn"]["edge_mlp"][0]["tensor"], "gnn.edge_mlp.{step}.0")
+        first, second = (nets["gnn"].of_step(step)[1][0].weight for step in (0, 1))
+        self.assertGreater((first - second).abs().max(), 0)
+        np.testing.assert_array_equal(nets["embed"].mlp[0].weight.detach(), before["embed"].mlp[0].weight.detach())
+        #   Five events' points in each: a collision, two guns, two of jets
+        self.assertIn("3 events to begin with, 1200 points", result.stdout)
 
 
 if __name__ == "__main__":

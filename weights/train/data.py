@@ -69,6 +69,8 @@ def simulate_commands(options):
     """One command for each kind of events that is not complete: collisions, guns to lay over them, validation."""
     gun = ["--eta", "4", "--beam-z", "120", "--events", str(gun_events(options)), "--seed"]
     pile_up = ["--mu", str(options.mu), "--events"]
+    jets = ["--mu", "0", "--jets", "100", "--beam-z", "80", "--events", str(2 * gun_events(options)), "--seed",
+            str(options.seed + 6)]
     number = share(options.events)
     wanted = {"validation": [*pile_up, str(VALIDATION), "--seed", str(options.seed + 1)],
               "muons": ["--gun", "13", "--count", "40", *gun, str(options.seed + 2)],
@@ -78,7 +80,10 @@ def simulate_commands(options):
               "collisions": [*pile_up, str(number["collisions"]), "--seed", str(options.seed)],
               "collisions_wide": [*pile_up, str(number["collisions_wide"]), "--beam-z", "110", "--seed",
                                   str(options.seed + 4)]}
-    shares, commands = {"collisions": 0.57, "collisions_wide": 0.32, "validation": 0.25}, []    # validation comes first
+    if options.jets:
+        wanted["jets"] = jets
+    #   Of the cores; what all wait for comes first
+    shares, commands = {"collisions": 0.57, "collisions_wide": 0.32, "validation": 0.25, "jets": 0.25}, []
     for folder, arguments in wanted.items():
         target = os.path.join(options.data, folder)
         if len(glob.glob(target + "/*.npz.xz")) < int(arguments[arguments.index("--events") + 1]):
@@ -141,9 +146,12 @@ class Loader:
 
     def look(self):
         """Asks for files that are new, takes what has been loaded."""
-        over = [files(self.options, "muons", "pions"), files(self.options, "decays")]
         number = gun_events(self.options)
-        ready = len(over[0]) >= 2 * number and len(over[1]) >= number     # else an event's guns depended on the moment
+        over, wanted = [files(self.options, "muons", "pions"), files(self.options, "decays")], [2 * number, number]
+        if self.options.jets:       # two of them, never the same
+            jets = files(self.options, "jets")
+            over, wanted = [*over, jets[:number], jets[number:]], [*wanted, number, number]
+        ready = all(len(here) >= needed for here, needed in zip(over, wanted))  # else guns depended on the moment
         new = [p for p in files(self.options, "collisions", "collisions_wide")
                if p not in self.known and p not in self.pending]
         for path in new if ready else []:

@@ -21,6 +21,15 @@ def operations(prefix, sequential, tensors):
     return ops
 
 
+def of_steps(prefix, gnn, mlp, tensors):
+    """The OPs of an MLP of each step; where steps have their own weights, {step} stands for its number in their names."""
+    if not gnn.own:
+        return operations(prefix, mlp, tensors)
+    for step in range(gnn.steps):
+        operations(f"{prefix}.{step}", mlp[step], tensors)
+    return operations(prefix + ".{step}", mlp[0], {})
+
+
 def write_model(path, nets, name, version, radius, filter_cut, track_cut, parts="pixels and strips"):
     tensors, gnn = {}, nets["gnn"]
     pipeline = {
@@ -38,9 +47,9 @@ def write_model(path, nets, name, version, radius, filter_cut, track_cut, parts=
                 "edge_encoder_inputs": ["x_src", "x_dst", "edge_features"],
                 "edge_encoder": operations("gnn.edge_encoder", gnn.edge_encoder, tensors),
                 "node_inputs": ["x", "sum_dst", "sum_src"],
-                "node_mlp": operations("gnn.node_mlp", gnn.node_mlp, tensors), "node_residual": True,
+                "node_mlp": of_steps("gnn.node_mlp", gnn, gnn.node_mlp, tensors), "node_residual": True,
                 "edge_inputs": ["x_src", "x_dst", "e"],
-                "edge_mlp": operations("gnn.edge_mlp", gnn.edge_mlp, tensors), "edge_residual": True,
+                "edge_mlp": of_steps("gnn.edge_mlp", gnn, gnn.edge_mlp, tensors), "edge_residual": True,
                 "output_inputs": ["x_src", "x_dst", "e"],
                 "output": operations("gnn.output", gnn.output, tensors)},
         "tracks": {**tracks.TRACKS, "cut": track_cut}}

@@ -8,6 +8,7 @@ docs/formats.md describes.
 
     simulate.py --mu 200 --events 20 --out pu200            # ttbar + pile-up
     simulate.py --gun 13 --count 10 --pt 0.5 50 --out few   # ten muons of either charge from one vertex
+    simulate.py --mu 0 --jets 60 --out jets                 # two jets alone, of 60 GeV and far more
     simulate.py --gun 211 --count 20 --decay 300 --out far  # twenty pairs of pions, made up to 300 mm off the beam line
 
 An event depends on --seed and its number alone, not on the number of threads or processes: every event starts its own
@@ -43,6 +44,7 @@ Z_MAX = 3000.0                      # end of the detector's volumes: Fatras cann
 DECAY_Z, DECAY_ANGLE = 1000.0, 0.15 # --decay: longest flight along z, mm; width in phi and eta about the flight
 SILICON = (14, 8.2768450e-5)        # atomic number, molar density in mol/mm^3 (2.32 g/cm^3 / 28.03 g/mol)
 QUIET = acts.logging.WARNING
+TTBAR = ["Top:gg2ttbar = on", "Top:qqbar2ttbar = on"]
 
 
 # ---- detector ------------------------------------------------------------------------------------------------------
@@ -119,6 +121,12 @@ def make_pythia(settings, max_ctau):
     return pythia
 
 
+def jets_from(pt_min):
+    """Settings for two jets of pt_min (GeV) and more: (pT / pt_min)^4 as often as they are."""
+    return ["HardQCD:all = on", f"PhaseSpace:pTHatMin = {pt_min}", "PhaseSpace:bias2Selection = on",
+            "PhaseSpace:bias2SelectionPow = 4", f"PhaseSpace:bias2SelectionRef = {pt_min}"]
+
+
 class Generator(ex.IAlgorithm):
     """Puts the particles of one event into "particles_generated": collisions, or a particle gun (option --gun)."""
 
@@ -128,7 +136,7 @@ class Generator(ex.IAlgorithm):
         self.output = ex.WriteDataHandle(self, ex.SimParticleContainer, "OutputParticles")
         self.output.initialize("particles_generated")
         if options.gun is None:
-            self.hard = make_pythia(["Top:gg2ttbar = on", "Top:qqbar2ttbar = on"], options.max_ctau)
+            self.hard = make_pythia(TTBAR if options.jets is None else jets_from(options.jets), options.max_ctau)
             self.soft = make_pythia(["SoftQCD:inelastic = on"], options.max_ctau) if options.mu > 0 else None
 
     def collisions(self, random):
@@ -350,6 +358,8 @@ def main():
     parser.add_argument("--mu", type=float, default=200.0, help="mean number of pile-up collisions")
     parser.add_argument("--beam-z", type=float, default=55.0, help="Gaussian width of the vertices in z, mm")
     parser.add_argument("--max-ctau", type=float, help="leave particles above this c tau (mm) undecayed, e.g. 10")
+    parser.add_argument("--jets", type=float, metavar="GEV", help="two jets from this pT on instead of ttbar, higher ones "
+                        "far more often than in nature")
     parser.add_argument("--gun", type=int, choices=(11, 13, 211, 321, 2212), help="no collisions: this particle")
     parser.add_argument("--count", type=int, default=1, help="particles per event of --gun")
     parser.add_argument("--pt", type=float, nargs=2, default=(0.5, 100.0), help="pT range of --gun")

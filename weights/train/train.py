@@ -317,8 +317,10 @@ def parser_of_options():
     parser.add_argument("--embed", type=size, default=(256, 4), metavar="WxL", help="width and layers (%(default)s)")
     parser.add_argument("--filter", type=size, default=(128, 3), metavar="WxL", help="likewise")
     parser.add_argument("--gnn", type=size, default=(64, 8), metavar="WxS", help="width and steps")
+    parser.add_argument("--own", action="store_true", help="every step of the gnn has weights of its own")
     parser.add_argument("--warm", metavar="MODEL", help="begin with this file's networks where the sizes are the same; "
-                        "with its interaction network made twice as wide, where --gnn asks for that")
+                        "with its interaction network made twice as wide, or its steps' weights made their own, where "
+                        "--gnn or --own asks for that")
     parser.add_argument("--teacher", metavar="MODEL", help="embedding and filter also learn from this file's")
     parser.add_argument("--events", type=int, default=160, help="collision events to simulate")
     parser.add_argument("--train-on", type=int, metavar="N", help="learn from the first N of them (all)")
@@ -327,6 +329,7 @@ def parser_of_options():
                         help="edges count W at eta 0, less and less up to |eta| 2, 1 beyond: where tracks have few points")
     parser.add_argument("--turn", type=float, default=0.0, metavar="P",
                         help="share of the steps at which the event is turned about the beam line, and may be mirrored")
+    parser.add_argument("--jets", action="store_true", help="lay two events of hard jets, without pile-up, over each")
     parser.add_argument("--as-simulated", action="store_true", help="no modules out of place, no lost points")
     parser.add_argument("--mu", type=float, default=200.0, help="pile-up of the training events")
     parser.add_argument("--minutes", type=float, default=9.5, help="end this call after so long")
@@ -355,7 +358,7 @@ def parse(parser):
         parser.error("--finish shortens the last stage, --steps says how long it is: only one of them")
     if options.train_on is not None and not 1 <= options.train_on <= options.events:
         parser.error(f"--train-on {options.train_on}: 1 to {options.events}, the number of --events")
-    options.sizes = {"embed": options.embed, "filter": options.filter, "gnn": options.gnn}
+    options.sizes = {"embed": options.embed, "filter": options.filter, "gnn": (*options.gnn, options.own)}
     options.device = "cuda" if torch.cuda.is_available() else "cpu"
     options.curve = options.out + "/curve.csv"
     return options
@@ -370,6 +373,19 @@ def take(nets, state, options):
             net.load_state_dict(state[stage])
 
 
+def beginning(stage, net, size):
+    """What a network of this size may begin with, having another model's: (network or None, what was done to it)."""
+    if networks.size_of(net) == size:
+        return net, ""
+    if stage == "gnn":
+        (width, steps, own), shared = size, not networks.size_of(net)[2]
+        if shared and networks.size_of(net) == (width, steps, False):
+            return networks.separated(net), ", which steps no longer share"
+        if shared and not own and networks.size_of(net) == (width / 2, steps, False):
+            return networks.widened(net), ", made twice as wide"
+    return None, ""
+
+
 def networks_of(options, state):
     """(networks, teacher's or None): with the weights of the state, or of --warm, or fresh."""
     read = lambda path: {stage: net.to(options.device).eval() for stage, net in networks.read(path)[0].items()}
@@ -381,14 +397,13 @@ def networks_of(options, state):
         net.to(options.device).eval()
         if stage in state:
             continue
-        if stage in warm and networks.size_of(warm[stage]) == options.sizes[stage]:
-            net.load_state_dict(warm[stage].state_dict())
+        begin, how = None, ""
+        if stage in warm:
+            begin, how = beginning(stage, warm[stage], options.sizes[stage])
+        if begin:
+            net.load_state_dict(begin.state_dict())
             state["warm"].append(stage)
-            say(f"{stage} begins with the weights of {options.warm}")
-        elif stage == "gnn" and stage in warm and networks.size_of(warm[stage]) == (options.gnn[0] / 2, options.gnn[1]):
-            net.load_state_dict(networks.widened(warm[stage]).state_dict())
-            state["warm"].append(stage)
-            say(f"gnn begins with the network of {options.warm}, made twice as wide")
+            say(f"{stage} begins with the weights of {options.warm}{how}")
         elif not options.budget[stage]:
             raise SystemExit(f"a budget of 0 for {stage}, and no --warm file has one of size {options.sizes[stage]}")
     take(nets, state, options)
@@ -429,7 +444,7 @@ def choose_filter(nets, teacher, graphs, state, options, report):
     def scored(net):
         logits = [choose.score_edges(net, event, edges) for event, edges in graphs]
         table = choose.filter_table(graphs, logits, (options.edges_per_point,))
-        width, layers = networks.size_of(net)
+        width, layers = networks.size_of(net)[:2]
         show(f"filter {width} x {layers}", table)
         return table
 
