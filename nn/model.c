@@ -205,6 +205,7 @@ tm_status_t tm_model_load(const char *path, tm_model_t **out, tm_error_t *err) {
 
 void tm_model_destroy(tm_model_t **p) {
     if (*p != NULL) {
+        tm_pipeline_clear(&(*p)->pipeline);
         tm_weights_destroy(&(*p)->weights);
         free(*p);
         *p = NULL;

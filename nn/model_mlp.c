@@ -9,6 +9,7 @@
 #define COUNT(array) (sizeof(array) / sizeof(array)[0])
 #define SUFFIX_MAX 16
 #define SHAPE_BYTES 64
+#define STEP "{step}"
 
 /* In the order of tm_op_kind_t. */
 static const char *const op_names[] = {"linear", "layer_norm", "batch_norm", "relu",
@@ -32,9 +33,8 @@ static tm_status_t use_tensor(const tm_node_t *place, const char *base, const ch
                               tm_error_t *err) {
     char name[TM_TENSOR_NAME_MAX + SUFFIX_MAX];
     int length = snprintf(name, sizeof name, "%s%s", base, suffix);
-    if (length < 0 || (size_t)length >= sizeof name) {
-        return tm_node_fail(place, err, "a tensor name has at most %d bytes", TM_TENSOR_NAME_MAX);
-    }
+    assert(length > 0 && (size_t)length < sizeof name);
+    (void)length;
     if (!tm_weights_use(weights, name, learned, weight)) {
         return tm_node_fail(place, err, "the file has no tensor %s", name);
     }
@@ -129,8 +129,31 @@ static tm_status_t read_norm(const tm_node_t *node, const tm_node_t *place, cons
     return TM_OK;
 }
 
-static tm_status_t read_op(const tm_node_t *node, uint32_t in, tm_weights_t *weights, tm_op_t *op,
-                           tm_error_t *err) {
+/* Reads the name of a tensor, with the number of the step where the file leaves room for it. */
+static tm_status_t read_base(const tm_node_t *place, uint32_t step,
+                             char base[TM_TENSOR_NAME_MAX + 1], tm_error_t *err) {
+    const char *text = NULL;
+    tm_status_t status = tm_node_string(place, &text, err);
+    if (status != TM_OK) {
+        return status;
+    }
+    const char *room = strstr(text, STEP);
+    if (room != NULL && step == TM_NO_STEP) {
+        return tm_node_fail(place, err,
+                            STEP " stands for the number of a step, which only node_mlp and "
+                                 "edge_mlp of an interaction gnn have");
+    }
+    int length = room == NULL ? snprintf(base, TM_TENSOR_NAME_MAX + 1, "%s", text)
+                              : snprintf(base, TM_TENSOR_NAME_MAX + 1, "%.*s%" PRIu32 "%s",
+                                         (int)(room - text), text, step, room + strlen(STEP));
+    if (length < 0 || length > TM_TENSOR_NAME_MAX) {
+        return tm_node_fail(place, err, "a tensor name has at most %d bytes", TM_TENSOR_NAME_MAX);
+    }
+    return TM_OK;
+}
+
+static tm_status_t read_op(const tm_node_t *node, uint32_t step, uint32_t in, tm_weights_t *weights,
+                           tm_op_t *op, tm_error_t *err) {
     static const char *const all_keys[] = {"op", "tensor", "bias", "eps"};
     static const char *const linear_keys[] = {"op", "tensor", "bias"};
     static const char *const norm_keys[] = {"op", "tensor", "eps"};
@@ -153,10 +176,10 @@ static tm_status_t read_op(const tm_node_t *node, uint32_t in, tm_weights_t *wei
         return status;
     }
     tm_node_t place;
-    const char *base = NULL;
+    char base[TM_TENSOR_NAME_MAX + 1];
     status = tm_node_get(node, "tensor", &place, err);
     if (status == TM_OK) {
-        status = tm_node_string(&place, &base, err);
+        status = read_base(&place, step, base, err);
     }
     if (status != TM_OK) {
         return status;
@@ -165,8 +188,20 @@ static tm_status_t read_op(const tm_node_t *node, uint32_t in, tm_weights_t *wei
                   : read_norm(node, &place, base, weights, op, err);
 }
 
-tm_status_t tm_mlp_read(const tm_node_t *stage, const char *key, uint32_t in, uint32_t out,
-                        tm_weights_t *weights, tm_mlp_t *mlp, tm_error_t *err) {
+bool tm_mlp_has_steps(const tm_node_t *stage, const char *key) {
+    size_t i = 0;
+    const json_t *op = NULL;
+    json_array_foreach(json_object_get(stage->value, key), i, op) {
+        const char *base = json_string_value(json_object_get(op, "tensor"));
+        if (base != NULL && strstr(base, STEP) != NULL) {
+            return true;
+        }
+    }
+    return false;
+}
+
+tm_status_t tm_mlp_read(const tm_node_t *stage, const char *key, uint32_t step, uint32_t in,
+                        uint32_t out, tm_weights_t *weights, tm_mlp_t *mlp, tm_error_t *err) {
     assert(in > 0);
     tm_node_t list;
     size_t count = 0;
@@ -184,7 +219,7 @@ tm_status_t tm_mlp_read(const tm_node_t *stage, const char *key, uint32_t in, ui
     *mlp = (tm_mlp_t){.n_ops = (uint32_t)count, .in = in, .out = in, .max_width = in};
     for (size_t i = 0; i < count; i++) {
         tm_node_t node = tm_node_item(&list, i);
-        status = read_op(&node, mlp->out, weights, &mlp->op[i], err);
+        status = read_op(&node, step, mlp->out, weights, &mlp->op[i], err);
         if (status != TM_OK) {
             return status;
         }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "nn/model_pipeline.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "nn/model_mlp.h"
@@ -67,14 +68,15 @@ static tm_status_t read_inputs(reader_t *r, const tm_node_t *stage, const char *
     return TM_OK;
 }
 
-/* The MLP under mlp_key, fed by the concatenation of the inputs under inputs_key. */
+/* The MLP under mlp_key, of a step or TM_NO_STEP, fed by the concatenation of the inputs under
+ * inputs_key. */
 static tm_status_t read_fed_mlp(reader_t *r, const tm_node_t *stage, const char *inputs_key,
-                                const char *mlp_key, const widths_t *widths, uint32_t out,
-                                tm_inputs_t *inputs, tm_mlp_t *mlp) {
+                                const char *mlp_key, uint32_t step, const widths_t *widths,
+                                uint32_t out, tm_inputs_t *inputs, tm_mlp_t *mlp) {
     uint32_t width = 0;
     tm_status_t status = read_inputs(r, stage, inputs_key, widths, inputs, &width);
     if (status == TM_OK) {
-        status = tm_mlp_read(stage, mlp_key, width, out, r->weights, mlp, r->err);
+        status = tm_mlp_read(stage, mlp_key, step, width, out, r->weights, mlp, r->err);
     }
     return status;
 }
@@ -96,8 +98,8 @@ static tm_status_t read_embed(reader_t *r) {
         status = tm_feature_list_read(r->root, &stage, r->p, &r->p->embed.features, r->err);
     }
     if (status == TM_OK) {
-        status = tm_mlp_read(&stage, "mlp", r->p->embed.features.n, 0, r->weights, &r->p->embed.mlp,
-                             r->err);
+        status = tm_mlp_read(&stage, "mlp", TM_NO_STEP, r->p->embed.features.n, 0, r->weights,
+                             &r->p->embed.mlp, r->err);
     }
     if (status == TM_OK && r->p->embed.mlp.out > TM_EMBED_DIM_MAX) {
         return tm_node_fail(&stage, r->err, "%u dimensions; at most %d are allowed",
@@ -163,8 +165,8 @@ static tm_status_t read_filter(reader_t *r) {
         widths_t widths = {{0}};
         widths.of[TM_IN_X_SRC] = widths.of[TM_IN_X_DST] = r->p->filter.features.n;
         widths.of[TM_IN_EDGE_FEATURES] = r->p->n_edge_features;
-        status = read_fed_mlp(r, &stage, "inputs", "mlp", &widths, 1, &r->p->filter.inputs,
-                              &r->p->filter.mlp);
+        status = read_fed_mlp(r, &stage, "inputs", "mlp", TM_NO_STEP, &widths, 1,
+                              &r->p->filter.inputs, &r->p->filter.mlp);
     }
     if (status == TM_OK) {
         status = tm_node_get_float(&stage, "cut", 0, TM_SCORE_CUT_MAX, &r->p->filter.cut, r->err);
@@ -179,10 +181,21 @@ static tm_status_t read_gnn_start(reader_t *r, const tm_node_t *stage) {
         status = tm_node_get_uint(stage, "steps", 1, TM_GNN_STEPS_MAX, &r->p->gnn.steps, r->err);
     }
     if (status == TM_OK) {
-        status = tm_mlp_read(stage, "node_encoder", r->p->gnn.features.n, 0, r->weights,
+        status = tm_mlp_read(stage, "node_encoder", TM_NO_STEP, r->p->gnn.features.n, 0, r->weights,
                              &r->p->gnn.node_encoder, r->err);
     }
     return status;
+}
+
+/* Room for the MLPs of so many steps. */
+static tm_status_t reserve_steps(reader_t *r, uint32_t n) {
+    r->p->gnn.node_mlp = calloc(n, sizeof *r->p->gnn.node_mlp);
+    r->p->gnn.edge_mlp = calloc(n, sizeof *r->p->gnn.edge_mlp);
+    if (r->p->gnn.node_mlp == NULL || r->p->gnn.edge_mlp == NULL) {
+        return tm_error_set(r->err, TM_E_NO_MEMORY, "out of memory");
+    }
+    r->p->gnn.n_weights = n;
+    return TM_OK;
 }
 
 /* The MLPs of an interaction network. The state of a node keeps its width over the steps, and so
@@ -192,8 +205,9 @@ static tm_status_t read_interaction_mlps(reader_t *r, const tm_node_t *stage) {
     const uint32_t x = r->p->gnn.node_encoder.out;
     encoder.of[TM_IN_X_SRC] = encoder.of[TM_IN_X_DST] = x;
     encoder.of[TM_IN_EDGE_FEATURES] = r->p->n_edge_features;
-    tm_status_t status = read_fed_mlp(r, stage, "edge_encoder_inputs", "edge_encoder", &encoder, 0,
-                                      &r->p->gnn.edge_encoder_inputs, &r->p->gnn.edge_encoder);
+    tm_status_t status =
+        read_fed_mlp(r, stage, "edge_encoder_inputs", "edge_encoder", TM_NO_STEP, &encoder, 0,
+                     &r->p->gnn.edge_encoder_inputs, &r->p->gnn.edge_encoder);
     if (status != TM_OK) {
         return status;
     }
@@ -206,14 +220,18 @@ static tm_status_t read_interaction_mlps(reader_t *r, const tm_node_t *stage) {
     for (int i = TM_IN_SUM_DST; i <= TM_IN_MEAN_SRC; i++) {
         node.of[i] = e;
     }
-    status = read_fed_mlp(r, stage, "node_inputs", "node_mlp", &node, x, &r->p->gnn.node_inputs,
-                          &r->p->gnn.node_mlp);
-    if (status == TM_OK) {
-        status = read_fed_mlp(r, stage, "edge_inputs", "edge_mlp", &edge, e, &r->p->gnn.edge_inputs,
-                              &r->p->gnn.edge_mlp);
+    bool own = tm_mlp_has_steps(stage, "node_mlp") || tm_mlp_has_steps(stage, "edge_mlp");
+    status = reserve_steps(r, own ? r->p->gnn.steps : 1);
+    for (uint32_t step = 0; step < r->p->gnn.n_weights && status == TM_OK; step++) {
+        status = read_fed_mlp(r, stage, "node_inputs", "node_mlp", own ? step : TM_NO_STEP, &node,
+                              x, &r->p->gnn.node_inputs, &r->p->gnn.node_mlp[step]);
+        if (status == TM_OK) {
+            status = read_fed_mlp(r, stage, "edge_inputs", "edge_mlp", own ? step : TM_NO_STEP,
+                                  &edge, e, &r->p->gnn.edge_inputs, &r->p->gnn.edge_mlp[step]);
+        }
     }
     if (status == TM_OK) {
-        status = read_fed_mlp(r, stage, "output_inputs", "output", &edge, 1,
+        status = read_fed_mlp(r, stage, "output_inputs", "output", TM_NO_STEP, &edge, 1,
                               &r->p->gnn.output_inputs, &r->p->gnn.output);
     }
     return status;
@@ -269,11 +287,15 @@ static tm_status_t read_resagnn(reader_t *r, const tm_node_t *stage) {
         }
     }
     if (status == TM_OK) {
-        status =
-            tm_mlp_read(stage, "node_mlp", width, encoded, r->weights, &r->p->gnn.node_mlp, r->err);
+        status = reserve_steps(r, 1);
     }
     if (status == TM_OK) {
-        status = tm_mlp_read(stage, "edge_mlp", 2 * h, 1, r->weights, &r->p->gnn.edge_mlp, r->err);
+        status = tm_mlp_read(stage, "node_mlp", TM_NO_STEP, width, encoded, r->weights,
+                             r->p->gnn.node_mlp, r->err);
+    }
+    if (status == TM_OK) {
+        status = tm_mlp_read(stage, "edge_mlp", TM_NO_STEP, 2 * h, 1, r->weights,
+                             r->p->gnn.edge_mlp, r->err);
     }
     return status;
 }
@@ -392,4 +414,10 @@ tm_status_t tm_pipeline_read(const json_t *json, tm_weights_t *weights, tm_pipel
         status = tm_tracks_read(&root, pipeline, err);
     }
     return status;
+}
+
+void tm_pipeline_clear(tm_pipeline_t *pipeline) {
+    free(pipeline->gnn.node_mlp);
+    free(pipeline->gnn.edge_mlp);
+    *pipeline = (tm_pipeline_t){0};
 }

@@ -19,7 +19,6 @@
 #define TM_RADIUS_K_MAX 65535
 #define TM_DPHI_CUT_MAX 10.0
 #define TM_LENGTH_CUT_MAX_MM 1e6
-#define TM_GNN_STEPS_MAX 64
 #define TM_SCORE_CUT_MAX 0.999999 /* sigmoid(logit) > 1 would never hold */
 #define TM_MIN_POINTS_MIN 2
 #define TM_MIN_POINTS_MAX 1000
@@ -28,9 +27,11 @@ typedef struct {
     const char *name, *version; /* borrowed from the JSON */
 } tm_pipeline_names_t;
 
-/* Reads and checks the whole object. *pipeline borrows from the weights. */
+/* Reads and checks the whole object. *pipeline borrows from the weights; tm_pipeline_clear it, after
+ * a failure too. */
 tm_status_t tm_pipeline_read(const json_t *json, tm_weights_t *weights, tm_pipeline_t *pipeline,
                              tm_pipeline_names_t *names, tm_error_t *err);
+void tm_pipeline_clear(tm_pipeline_t *pipeline);
 
 /* The stages' feature lists; model_features.c. */
 tm_status_t tm_features_read(const tm_node_t *root, tm_pipeline_t *pipeline, tm_error_t *err);

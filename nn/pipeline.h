@@ -18,6 +18,7 @@
 #define TM_WIDTH_MAX 8192       /* neurons of a layer */
 #define TM_INPUTS_MAX 8         /* parts concatenated before an MLP */
 #define TM_EMBED_DIM_MAX 16
+#define TM_GNN_STEPS_MAX 64
 #define TM_ZONES_MAX 16   /* regions of a detector, for the fit of tracks */
 #define TM_JOIN_WEIGHTS 7 /* of the function that scores the joint of two candidates */
 
@@ -163,7 +164,9 @@ typedef struct {
         tm_feature_list_t features;
         uint32_t steps;
         tm_order_t order;
-        tm_mlp_t node_encoder, edge_encoder, node_mlp, edge_mlp, output;
+        tm_mlp_t node_encoder, edge_encoder, output;
+        uint32_t n_weights;            /* of the next two: 1, shared by all steps, or steps */
+        tm_mlp_t *node_mlp, *edge_mlp; /* [n_weights]; NULL without gnn */
         tm_inputs_t edge_encoder_inputs, node_inputs, edge_inputs, output_inputs;
         bool node_residual, edge_residual;
     } gnn;
@@ -199,6 +202,11 @@ typedef struct {
         } join;
     } tracks;
 } tm_pipeline_t;
+
+/* Which of the gnn's n_weights MLPs a step uses. */
+static inline uint32_t tm_gnn_weights_of(const tm_pipeline_t *pipeline, uint32_t step) {
+    return pipeline->gnn.n_weights > 1 ? step : 0;
+}
 
 /* Borrowed from the model. */
 const tm_pipeline_t *tm_model_pipeline(const tm_model_t *model);

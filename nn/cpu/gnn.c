@@ -200,16 +200,16 @@ static tm_status_t encode(tm_graph_t *g, const float *features, tm_error_t *err)
     return TM_OK;
 }
 
-static tm_status_t update_nodes(const tm_graph_t *g, tm_error_t *err) {
+static tm_status_t update_nodes(const tm_graph_t *g, uint32_t step, tm_error_t *err) {
     const tm_pipeline_t *p = g->cpu->device.pipeline;
-    return run(g, &p->gnn.node_mlp, &p->gnn.node_inputs, g->points->n,
+    return run(g, &p->gnn.node_mlp[tm_gnn_weights_of(p, step)], &p->gnn.node_inputs, g->points->n,
                p->gnn.node_residual ? g->x : NULL, g->cpu->x_next.data, err);
 }
 
 /* In place: an edge's new state depends on no other edge's. */
-static tm_status_t update_edges(const tm_graph_t *g, tm_error_t *err) {
+static tm_status_t update_edges(const tm_graph_t *g, uint32_t step, tm_error_t *err) {
     const tm_pipeline_t *p = g->cpu->device.pipeline;
-    return run(g, &p->gnn.edge_mlp, &p->gnn.edge_inputs, g->edges.n,
+    return run(g, &p->gnn.edge_mlp[tm_gnn_weights_of(p, step)], &p->gnn.edge_inputs, g->edges.n,
                p->gnn.edge_residual ? g->e : NULL, g->cpu->e.data, err);
 }
 
@@ -220,9 +220,9 @@ static tm_status_t interaction(tm_graph_t *g, const float *features, float *logi
     bool node_first = p->gnn.order == TM_ORDER_NODE_FIRST;
     tm_status_t status = encode(g, features, err);
     for (uint32_t step = 0; step < p->gnn.steps && status == TM_OK; step++) {
-        status = node_first ? update_nodes(g, err) : update_edges(g, err);
+        status = node_first ? update_nodes(g, step, err) : update_edges(g, step, err);
         if (status == TM_OK) {
-            status = node_first ? update_edges(g, err) : update_nodes(g, err);
+            status = node_first ? update_edges(g, step, err) : update_nodes(g, step, err);
         }
         tm_buffer_t old = cpu->x;
         cpu->x = cpu->x_next;
@@ -304,19 +304,19 @@ static tm_status_t resagnn(tm_graph_t *g, const float *features, float *logits, 
     g->x = h;
     g->m = m;
     for (uint32_t step = 0; step < p->gnn.steps; step++) {
-        status = run(g, &p->gnn.edge_mlp, &edge_inputs, g->edges.n, NULL, weights, err);
+        status = run(g, p->gnn.edge_mlp, &edge_inputs, g->edges.n, NULL, weights, err);
         if (status != TM_OK) {
             return status;
         }
         cpu->kernels->epilogue(weights, 1, g->edges.n, NULL, NULL, NULL, 0, TM_ACT_SIGMOID);
         weigh_neighbours(g, weights, m);
-        status = run(g, &p->gnn.node_mlp, &p->gnn.node_inputs, n, NULL, update, err);
+        status = run(g, p->gnn.node_mlp, &p->gnn.node_inputs, n, NULL, update, err);
         if (status != TM_OK) {
             return status;
         }
         join_features(h, update, encoded, features, features_width, n, h);
     }
-    return run(g, &p->gnn.edge_mlp, &edge_inputs, g->edges.n, NULL, logits, err);
+    return run(g, p->gnn.edge_mlp, &edge_inputs, g->edges.n, NULL, logits, err);
 }
 
 tm_status_t tm_cpu_gnn(tm_device_t *device, const tm_points_t *points, const float *features,

@@ -231,6 +231,8 @@ static void cuda_close(tm_device_t **p) {
         (void)cudaStreamDestroy(gpu->stream);
     }
     (void)cudaGetLastError();
+    free(gpu->node_mlp);
+    free(gpu->edge_mlp);
     free(gpu);
     *p = NULL;
 }

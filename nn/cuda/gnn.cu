@@ -322,16 +322,16 @@ static tm_status_t encode(graph_t *g, const float *features) {
     return TM_OK;
 }
 
-static tm_status_t update_nodes(const graph_t *g) {
+static tm_status_t update_nodes(const graph_t *g, uint32_t step) {
     const tm_pipeline_t *p = g->gpu->device.pipeline;
-    return run(g, &g->gpu->node_mlp, &p->gnn.node_inputs, g->points->n,
+    return run(g, &g->gpu->node_mlp[tm_gnn_weights_of(p, step)], &p->gnn.node_inputs, g->points->n,
                p->gnn.node_residual ? g->x : NULL, TM_GPU_F32, g->x_next);
 }
 
 /* In place: an edge's new state depends on no other edge's. */
-static tm_status_t update_edges(const graph_t *g) {
+static tm_status_t update_edges(const graph_t *g, uint32_t step) {
     const tm_pipeline_t *p = g->gpu->device.pipeline;
-    return run(g, &g->gpu->edge_mlp, &p->gnn.edge_inputs, g->edges->n,
+    return run(g, &g->gpu->edge_mlp[tm_gnn_weights_of(p, step)], &p->gnn.edge_inputs, g->edges->n,
                p->gnn.edge_residual ? g->e : NULL, g->gpu->type, g->e);
 }
 
@@ -343,8 +343,8 @@ static tm_status_t interaction(graph_t *g, const float *features, float *logits)
     TM_TRY(reserve_states(g));
     TM_TRY(encode(g, features));
     for (uint32_t step = 0; step < p->gnn.steps; step++) {
-        TM_TRY(node_first ? update_nodes(g) : update_edges(g));
-        TM_TRY(node_first ? update_edges(g) : update_nodes(g));
+        TM_TRY(node_first ? update_nodes(g, step) : update_edges(g, step));
+        TM_TRY(node_first ? update_edges(g, step) : update_nodes(g, step));
         float *swap = g->x;
         g->x = g->x_next;
         g->x_next = swap;
@@ -394,12 +394,12 @@ static tm_status_t resagnn(graph_t *g, const float *features, float *logits) {
     TM_TRY(encode_nodes(g, features, g->x_next));
     TM_TRY(join(g, features, false));
     for (uint32_t step = 0; step < p->gnn.steps; step++) {
-        TM_TRY(run(g, &gpu->edge_mlp, &edge_inputs, g->edges->n, NULL, TM_GPU_F32, weights));
+        TM_TRY(run(g, gpu->edge_mlp, &edge_inputs, g->edges->n, NULL, TM_GPU_F32, weights));
         TM_TRY(attend(g, weights, m));
-        TM_TRY(run(g, &gpu->node_mlp, &p->gnn.node_inputs, n, NULL, TM_GPU_F32, g->x_next));
+        TM_TRY(run(g, gpu->node_mlp, &p->gnn.node_inputs, n, NULL, TM_GPU_F32, g->x_next));
         TM_TRY(join(g, features, true));
     }
-    return run(g, &gpu->edge_mlp, &edge_inputs, g->edges->n, NULL, TM_GPU_F32, logits);
+    return run(g, gpu->edge_mlp, &edge_inputs, g->edges->n, NULL, TM_GPU_F32, logits);
 }
 
 tm_status_t tm_gpu_gnn(tm_device_t *device, const tm_points_t *points, const float *features,

@@ -175,7 +175,8 @@ typedef struct {
     size_t staging_bytes;
     uint64_t *host_scalars; /* pinned, [TM_GPU_SCALAR_COUNT] */
     tm_gpu_buffer_t buffer[TM_GPU_BUFFER_COUNT];
-    tm_gpu_mlp_t embed, filter, node_encoder, edge_encoder, node_mlp, edge_mlp, output;
+    tm_gpu_mlp_t embed, filter, node_encoder, edge_encoder, output;
+    tm_gpu_mlp_t *node_mlp, *edge_mlp; /* [n_weights of the pipeline's gnn]; owned; NULL without */
 } tm_gpu_t;
 
 #define TM_GPU_SCALAR_COUNT 8

@@ -5,6 +5,7 @@
 #include "nn/cuda/mlp.cuh"
 
 #define ALIGNMENT 256
+#define MLPS_MAX (5 + 2 * TM_GNN_STEPS_MAX)
 #define HALF_MAX 65504.0f
 
 /* What will be copied to the GPU in one piece. */
@@ -181,28 +182,59 @@ static bool edge_states_fit_half(const tm_pipeline_t *p, double encoded, double 
            (encoded <= HALF_MAX && updated <= HALF_MAX && encoded + steps * updated <= HALF_MAX);
 }
 
+/* An MLP of the pipeline and its place on the GPU. */
+typedef struct {
+    const tm_mlp_t *from;
+    tm_gpu_mlp_t *to;
+} mlp_t;
+
+/* All MLPs of the pipeline, after room was made for those of the steps; returns how many, or 0: no
+ * memory. The first is the edge encoder, then come the n_weights edge MLPs. */
+static size_t list_mlps(tm_gpu_t *gpu, mlp_t mlps[MLPS_MAX]) {
+    const tm_pipeline_t *p = gpu->device.pipeline;
+    const uint32_t n_weights = p->gnn.n_weights;
+    if (n_weights > 0) {
+        gpu->node_mlp = (tm_gpu_mlp_t *)calloc(n_weights, sizeof *gpu->node_mlp);
+        gpu->edge_mlp = (tm_gpu_mlp_t *)calloc(n_weights, sizeof *gpu->edge_mlp);
+        if (!gpu->node_mlp || !gpu->edge_mlp) {
+            return 0;
+        }
+    }
+    size_t n = 0;
+    mlps[n++] = {&p->gnn.edge_encoder, &gpu->edge_encoder};
+    for (uint32_t step = 0; step < n_weights; step++) {
+        mlps[n++] = {&p->gnn.edge_mlp[step], &gpu->edge_mlp[step]};
+    }
+    for (uint32_t step = 0; step < n_weights; step++) {
+        mlps[n++] = {&p->gnn.node_mlp[step], &gpu->node_mlp[step]};
+    }
+    mlps[n++] = {&p->embed.mlp, &gpu->embed};
+    mlps[n++] = {&p->filter.mlp, &gpu->filter};
+    mlps[n++] = {&p->gnn.node_encoder, &gpu->node_encoder};
+    mlps[n++] = {&p->gnn.output, &gpu->output};
+    return n;
+}
+
 tm_status_t tm_gpu_weights_load(tm_gpu_t *gpu, tm_cuda_precision_t precision, tm_error_t *err) {
     const tm_pipeline_t *p = gpu->device.pipeline;
-    const struct {
-        const tm_mlp_t *from;
-        tm_gpu_mlp_t *to;
-    } mlps[] = {{&p->gnn.edge_encoder, &gpu->edge_encoder},
-                {&p->gnn.edge_mlp, &gpu->edge_mlp},
-                {&p->embed.mlp, &gpu->embed},
-                {&p->filter.mlp, &gpu->filter},
-                {&p->gnn.node_encoder, &gpu->node_encoder},
-                {&p->gnn.node_mlp, &gpu->node_mlp},
-                {&p->gnn.output, &gpu->output}};
-    const size_t n_mlps = sizeof mlps / sizeof mlps[0];
+    mlp_t mlps[MLPS_MAX];
+    const size_t n_mlps = list_mlps(gpu, mlps);
     bool half = precision == TM_CUDA_HALF;
-    double results[sizeof mlps / sizeof mlps[0]] = {};
+    double encoded = 0;
+    double updated = 0; /* by the step that adds most */
     for (size_t k = 0; k < n_mlps; k++) {
-        half = half && fits_half(mlps[k].from, &results[k]);
+        double result = 0;
+        half = half && fits_half(mlps[k].from, &result);
+        if (k == 0) {
+            encoded = result;
+        } else if (k <= p->gnn.n_weights && result > updated) {
+            updated = result;
+        }
     }
-    half = half && edge_states_fit_half(p, results[0], results[1]);
+    half = half && edge_states_fit_half(p, encoded, updated);
     gpu->type = half ? TM_GPU_F16 : TM_GPU_F32;
     image_t image = {};
-    bool ok = true;
+    bool ok = n_mlps > 0;
     for (size_t k = 0; k < n_mlps && ok; k++) {
         ok = append_mlp(&image, mlps[k].from, half, mlps[k].to);
     }

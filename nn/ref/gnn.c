@@ -119,14 +119,15 @@ static void swap(double **a, double **b) {
 
 /* ---- the two kinds ---- */
 
-static tm_status_t update_nodes(states_t *s, tm_error_t *err) {
-    return run(s, &s->p->gnn.node_mlp, &s->p->gnn.node_inputs, s->points->n,
-               s->p->gnn.node_residual ? s->x : NULL, s->x_next, err);
+static tm_status_t update_nodes(states_t *s, uint32_t step, tm_error_t *err) {
+    return run(s, &s->p->gnn.node_mlp[tm_gnn_weights_of(s->p, step)], &s->p->gnn.node_inputs,
+               s->points->n, s->p->gnn.node_residual ? s->x : NULL, s->x_next, err);
 }
 
-static tm_status_t update_edges(states_t *s, tm_error_t *err) {
-    tm_status_t status = run(s, &s->p->gnn.edge_mlp, &s->p->gnn.edge_inputs, s->edges->n,
-                             s->p->gnn.edge_residual ? s->e : NULL, s->e_next, err);
+static tm_status_t update_edges(states_t *s, uint32_t step, tm_error_t *err) {
+    tm_status_t status =
+        run(s, &s->p->gnn.edge_mlp[tm_gnn_weights_of(s->p, step)], &s->p->gnn.edge_inputs,
+            s->edges->n, s->p->gnn.edge_residual ? s->e : NULL, s->e_next, err);
     swap(&s->e, &s->e_next);
     return status;
 }
@@ -140,11 +141,11 @@ static tm_status_t interaction(states_t *s, double *logits, tm_error_t *err) {
     memcpy(s->e0, s->e, (size_t)s->edges->n * s->e_width * sizeof *s->e);
     for (uint32_t step = 0; step < p->gnn.steps && status == TM_OK; step++) {
         if (p->gnn.order == TM_ORDER_NODE_FIRST) {
-            status = update_nodes(s, err);
-            status = status == TM_OK ? update_edges(s, err) : status;
+            status = update_nodes(s, step, err);
+            status = status == TM_OK ? update_edges(s, step, err) : status;
         } else {
-            status = update_edges(s, err);
-            status = status == TM_OK ? update_nodes(s, err) : status;
+            status = update_edges(s, step, err);
+            status = status == TM_OK ? update_nodes(s, step, err) : status;
         }
         swap(&s->x, &s->x_next);
     }
@@ -174,7 +175,7 @@ static tm_status_t resagnn(states_t *s, const float *features, double *logits, t
     tm_status_t status = TM_OK;
     join_features(s, encoded, features, false);
     for (uint32_t step = 0; step < p->gnn.steps && status == TM_OK; step++) {
-        status = run(s, &p->gnn.edge_mlp, &edge_inputs, s->edges->n, NULL, logits, err);
+        status = run(s, p->gnn.edge_mlp, &edge_inputs, s->edges->n, NULL, logits, err);
         if (status != TM_OK) {
             return status;
         }
@@ -188,10 +189,10 @@ static tm_status_t resagnn(states_t *s, const float *features, double *logits, t
                 s->m[a * width + k] += w * s->x[b * width + k];
             }
         }
-        status = run(s, &p->gnn.node_mlp, &p->gnn.node_inputs, s->points->n, NULL, s->x_next, err);
+        status = run(s, p->gnn.node_mlp, &p->gnn.node_inputs, s->points->n, NULL, s->x_next, err);
         join_features(s, encoded, features, true);
     }
-    return status == TM_OK ? run(s, &p->gnn.edge_mlp, &edge_inputs, s->edges->n, NULL, logits, err)
+    return status == TM_OK ? run(s, p->gnn.edge_mlp, &edge_inputs, s->edges->n, NULL, logits, err)
                            : status;
 }
 

@@ -384,7 +384,7 @@ class Refuse(Case):
         self.refused("No such file", embed={"architecture": "mlp", "file": "lost"})
         for name in torch_model.REFUSED:
             self.refused(
-                f"architecture {name} cannot be said", gnn={"architecture": name, "file": "x"}
+                f"architecture {name} cannot be converted", gnn={"architecture": name, "file": "x"}
             )
         self.path.write_text("not a zip")
         self.refused("no zip file", embed={"architecture": "mlp", "file": self.path.name})

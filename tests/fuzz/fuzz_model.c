@@ -104,14 +104,18 @@ static void check_gnn(const tm_pipeline_t *p) {
     MUST(p->gnn.steps >= 1);
     if (p->gnn.kind == TM_GNN_RESAGNN) {
         uint32_t h = x + p->gnn.features.n;
-        check_mlp(&p->gnn.node_mlp, input_width(p, &p->gnn.node_inputs, h, 0), x);
-        check_mlp(&p->gnn.edge_mlp, 2 * h, 1);
+        MUST(p->gnn.n_weights == 1);
+        check_mlp(p->gnn.node_mlp, input_width(p, &p->gnn.node_inputs, h, 0), x);
+        check_mlp(p->gnn.edge_mlp, 2 * h, 1);
         return;
     }
     check_mlp(&p->gnn.edge_encoder, input_width(p, &p->gnn.edge_encoder_inputs, x, 0), 0);
     uint32_t e = p->gnn.edge_encoder.out;
-    check_mlp(&p->gnn.node_mlp, input_width(p, &p->gnn.node_inputs, x, e), x);
-    check_mlp(&p->gnn.edge_mlp, input_width(p, &p->gnn.edge_inputs, x, e), e);
+    MUST(p->gnn.n_weights == 1 || p->gnn.n_weights == p->gnn.steps);
+    for (uint32_t step = 0; step < p->gnn.n_weights; step++) {
+        check_mlp(&p->gnn.node_mlp[step], input_width(p, &p->gnn.node_inputs, x, e), x);
+        check_mlp(&p->gnn.edge_mlp[step], input_width(p, &p->gnn.edge_inputs, x, e), e);
+    }
     check_mlp(&p->gnn.output, input_width(p, &p->gnn.output_inputs, x, e), 1);
 }
 

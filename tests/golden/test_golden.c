@@ -207,8 +207,11 @@ static void b_resagnn(void **state) {
     p.gnn.features = (tm_feature_list_t){.n = 3, .index = {0, 1, 2}};
     p.gnn.steps = 8;
     p.gnn.node_encoder = read_mlp(&w, "input_network", 3, false);
-    p.gnn.edge_mlp = read_mlp(&w, "edge_network.network", 3, true);
-    p.gnn.node_mlp = read_mlp(&w, "node_network.network", 2, true);
+    tm_mlp_t edge_mlp = read_mlp(&w, "edge_network.network", 3, true);
+    tm_mlp_t node_mlp = read_mlp(&w, "node_network.network", 2, true);
+    p.gnn.n_weights = 1;
+    p.gnn.edge_mlp = &edge_mlp;
+    p.gnn.node_mlp = &node_mlp;
     p.gnn.node_inputs = (tm_inputs_t){.n = 2, .part = {TM_IN_M, TM_IN_H}};
     float *features = to_floats(&x);
     edge_t *list = sorted_edges(&edges_npy);

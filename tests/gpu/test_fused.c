@@ -329,7 +329,8 @@ static void test_stages(void **state) {
 /* Other models that the fused path runs, with random weights, on random events. */
 static void test_other_models(void **state) {
     (void)state;
-    static const char *const names[] = {"fused_concat", "fused_wide"};
+    static const char *const names[] = {"fused_concat", "fused_wide", "fused_chained",
+                                        "fused_steps", "fused_wide_steps"};
     uint64_t seed = tm_sample_seed();
     const tm_pipeline_t *standard = pipeline;
     for (size_t k = 0; k < sizeof names / sizeof names[0]; k++) {

@@ -30,6 +30,31 @@ static const tm_mlp_style_t batch_norm_silu = {
     tm_model_writer_mlp(w, base, in, (const uint32_t[]){__VA_ARGS__}, \
                         COUNT(((const uint32_t[]){__VA_ARGS__})), style)
 
+/* MLPs `<base>.0`, `<base>.1` … of so many steps and the list of operations of them all; 0: one MLP
+ * `<base>` that the steps share. */
+static const char *mlp_of_steps(tm_model_writer_t *w, const char *base, uint32_t steps, uint32_t in,
+                                const tm_mlp_style_t *style, const uint32_t *widths,
+                                size_t n_widths) {
+    const char *ops = NULL;
+    for (uint32_t step = steps; step-- > 0;) {
+        const char *own = tm_model_writer_text(w, "%s.%u", base, step);
+        ops = tm_model_writer_mlp(w, own, in, widths, n_widths, style);
+    }
+    if (ops == NULL) {
+        return tm_model_writer_mlp(w, base, in, widths, n_widths, style);
+    }
+    const char *first = tm_model_writer_text(w, "\"%s.0.", base);
+    const char *said = "";
+    for (const char *at; (at = strstr(ops, first)) != NULL; ops = at + strlen(first)) {
+        said = tm_model_writer_text(w, "%s%.*s\"%s.{step}.", said, (int)(at - ops), ops, base);
+    }
+    return tm_model_writer_text(w, "%s%s", said, ops);
+}
+
+#define MLP_OF_STEPS(w, base, steps, in, style, ...) \
+    mlp_of_steps(w, base, steps, in, style, (const uint32_t[]){__VA_ARGS__}, \
+                 COUNT(((const uint32_t[]){__VA_ARGS__})))
+
 /* The stages around a graph network that is the point of its entry. */
 static const char *complete(tm_model_writer_t *w, const char *name, const char *middle) {
     const char *embed = MLP(w, "embed", 3, &plain_tanh, 32, 8);
@@ -229,21 +254,23 @@ static const tm_mlp_style_t layer_norm_gelu_all = {
 
 /* What the GPU's fused path can run besides the standard model: without a filter, everything
  * concatenated, edges first, width 64. */
-static const char *build_fused_concat(tm_model_writer_t *w) {
-    enum { H = 64, EDGE_FEATURES = 4 };
+static const char *build_concat(tm_model_writer_t *w, const char *name, bool own) {
+    enum { H = 64, EDGE_FEATURES = 4, STEPS = 3 };
     const char *embed = MLP(w, "embed", 3, &layer_norm_silu, 128, 128, 12);
     const char *node_encoder = MLP(w, "node_encoder", 3, &layer_norm_tanh_all, H, H, H);
     const char *edge_encoder = MLP(w, "edge_encoder", EDGE_FEATURES, &layer_norm_tanh_all, H, H);
-    const char *node = MLP(w, "node_network", 4 * H, &layer_norm_tanh_all, H, H, H);
-    const char *edge = MLP(w, "edge_network", 6 * H, &layer_norm_tanh_all, H, H, H);
+    const char *node =
+        MLP_OF_STEPS(w, "node_network", own ? STEPS : 0, 4 * H, &layer_norm_tanh_all, H, H, H);
+    const char *edge =
+        MLP_OF_STEPS(w, "edge_network", own ? STEPS : 0, 6 * H, &layer_norm_tanh_all, H, H, H);
     const char *output = MLP(w, "output", H, &layer_norm_silu, H, H, 1);
     return tm_model_writer_text(
         w,
-        "{\"format\": 1, \"name\": \"fused_concat\", \"version\": \"1\","
+        "{\"format\": 1, \"name\": \"%s\", \"version\": \"1\","
         " \"features\": " CYLINDRICAL ", \"edge_features\": " SLOPES ","
         " \"embed\": {\"mlp\": %s, \"normalize\": false},"
         " \"radius\": {\"r\": 0.15, \"direction\": \"index\"},"
-        " \"gnn\": {\"kind\": \"interaction\", \"steps\": 3, \"order\": \"edge_first\","
+        " \"gnn\": {\"kind\": \"interaction\", \"steps\": %d, \"order\": \"edge_first\","
         " \"node_encoder\": %s, \"edge_encoder_inputs\": [\"edge_features\"],"
         " \"edge_encoder\": %s,"
         " \"node_inputs\": [\"sum_dst\", \"mean_src\", \"x\", \"x0\"],"
@@ -252,29 +279,69 @@ static const char *build_fused_concat(tm_model_writer_t *w) {
         " \"edge_mlp\": %s, \"edge_residual\": false,"
         " \"output_inputs\": [\"e\"], \"output\": %s},"
         " \"tracks\": {\"cut\": 0.5, \"builder\": \"best_edges\", \"min_points\": 3}}",
-        embed, node_encoder, edge_encoder, node, edge, output);
+        name, embed, STEPS, node_encoder, edge_encoder, node, edge, output);
+}
+
+static const char *build_fused_concat(tm_model_writer_t *w) {
+    return build_concat(w, "fused_concat", false);
+}
+
+/* ACORN's ChainedInteractionGNN2: every step has weights of its own. */
+static const char *build_fused_chained(tm_model_writer_t *w) {
+    return build_concat(w, "fused_chained", true);
+}
+
+/* The standard network with weights of its own for every step, behind a small embedding. */
+static const char *build_fused_steps(tm_model_writer_t *w) {
+    enum { H = 64, EDGE_FEATURES = 4, STEPS = 3 };
+    const char *embed = MLP(w, "embed", 3, &layer_norm_relu, 128, 8);
+    const char *node_encoder = MLP(w, "node_encoder", 3, &layer_norm_relu_all, H, H);
+    const char *edge_encoder =
+        MLP(w, "edge_encoder", 2 * H + EDGE_FEATURES, &layer_norm_relu_all, H, H);
+    const char *node = MLP_OF_STEPS(w, "node_network", STEPS, 3 * H, &layer_norm_relu_all, H, H);
+    const char *edge = MLP_OF_STEPS(w, "edge_network", STEPS, 3 * H, &layer_norm_relu_all, H, H);
+    const char *output = MLP(w, "output", 3 * H, &layer_norm_relu, H, 1);
+    return tm_model_writer_text(
+        w,
+        "{\"format\": 1, \"name\": \"fused_steps\", \"version\": \"1\","
+        " \"features\": " CYLINDRICAL ", \"edge_features\": " SLOPES ","
+        " \"embed\": {\"mlp\": %s, \"normalize\": true},"
+        " \"radius\": {\"r\": 0.2, \"direction\": \"outward\"},"
+        " \"gnn\": {\"kind\": \"interaction\", \"steps\": %d, \"order\": \"node_first\","
+        " \"node_encoder\": %s,"
+        " \"edge_encoder_inputs\": [\"x_src\", \"x_dst\", \"edge_features\"],"
+        " \"edge_encoder\": %s,"
+        " \"node_inputs\": [\"x\", \"sum_dst\", \"sum_src\"],"
+        " \"node_mlp\": %s, \"node_residual\": true,"
+        " \"edge_inputs\": [\"x_src\", \"x_dst\", \"e\"], \"edge_mlp\": %s,"
+        " \"edge_residual\": true, \"output_inputs\": [\"x_src\", \"x_dst\", \"e\"],"
+        " \"output\": %s},"
+        " \"tracks\": {\"cut\": 0.5, \"builder\": \"best_edges\", \"min_points\": 3}}",
+        embed, STEPS, node_encoder, edge_encoder, node, edge, output);
 }
 
 /* The same for width 128: maxima, batch norm in the filter, components. */
-static const char *build_fused_wide(tm_model_writer_t *w) {
-    enum { H = 128, EDGE_FEATURES = 4 };
+static const char *build_wide(tm_model_writer_t *w, const char *name, bool own) {
+    enum { H = 128, EDGE_FEATURES = 4, STEPS = 2 };
     const char *embed = MLP(w, "embed", 3, &layer_norm_relu, 256, 256, 6);
     const char *filter = MLP(w, "filter", 6 + EDGE_FEATURES, &layer_norm_silu, H, H, 1);
     const char *node_encoder = MLP(w, "node_encoder", 3, &layer_norm_gelu_all, H, H);
     const char *edge_encoder =
         MLP(w, "edge_encoder", 2 * H + EDGE_FEATURES, &layer_norm_gelu_all, H, H);
-    const char *node = MLP(w, "node_network", 4 * H, &layer_norm_gelu_all, H, H);
-    const char *edge = MLP(w, "edge_network", 3 * H, &layer_norm_gelu_all, H, H);
+    const char *node =
+        MLP_OF_STEPS(w, "node_network", own ? STEPS : 0, 4 * H, &layer_norm_gelu_all, H, H);
+    const char *edge =
+        MLP_OF_STEPS(w, "edge_network", own ? STEPS : 0, 3 * H, &layer_norm_gelu_all, H, H);
     const char *output = MLP(w, "output", 3 * H, &layer_norm_relu, H, H, 1);
     return tm_model_writer_text(
         w,
-        "{\"format\": 1, \"name\": \"fused_wide\", \"version\": \"1\","
+        "{\"format\": 1, \"name\": \"%s\", \"version\": \"1\","
         " \"features\": " CYLINDRICAL ", \"edge_features\": " SLOPES ","
         " \"embed\": {\"mlp\": %s, \"normalize\": true},"
         " \"radius\": {\"r\": 0.2, \"direction\": \"outward\"},"
         " \"filter\": {\"inputs\": [\"edge_features\", \"x_dst\", \"x_src\"], \"mlp\": %s,"
         " \"cut\": 0.45},"
-        " \"gnn\": {\"kind\": \"interaction\", \"steps\": 2, \"order\": \"node_first\","
+        " \"gnn\": {\"kind\": \"interaction\", \"steps\": %d, \"order\": \"node_first\","
         " \"node_encoder\": %s,"
         " \"edge_encoder_inputs\": [\"edge_features\", \"x_src\", \"x_dst\"],"
         " \"edge_encoder\": %s,"
@@ -284,7 +351,15 @@ static const char *build_fused_wide(tm_model_writer_t *w) {
         " \"edge_residual\": true, \"output_inputs\": [\"x_src\", \"x_dst\", \"e\"],"
         " \"output\": %s},"
         " \"tracks\": {\"cut\": 0.4, \"builder\": \"components\", \"min_points\": 2}}",
-        embed, filter, node_encoder, edge_encoder, node, edge, output);
+        name, embed, filter, STEPS, node_encoder, edge_encoder, node, edge, output);
+}
+
+static const char *build_fused_wide(tm_model_writer_t *w) {
+    return build_wide(w, "fused_wide", false);
+}
+
+static const char *build_fused_wide_steps(tm_model_writer_t *w) {
+    return build_wide(w, "fused_wide_steps", true);
 }
 
 const tm_zoo_entry_t tm_zoo[] = {
@@ -297,6 +372,9 @@ const tm_zoo_entry_t tm_zoo[] = {
     {"embedding_wide", "44 features, 4 x 512, a sub-list for the filter", build_embedding_wide},
     {"fused_concat", "width 64, all concatenated, edges first, no filter", build_fused_concat},
     {"fused_wide", "width 128, maxima and means", build_fused_wide},
+    {"fused_chained", "fused_concat with own weights for every step", build_fused_chained},
+    {"fused_steps", "width 64, own weights for every step", build_fused_steps},
+    {"fused_wide_steps", "fused_wide with own weights for every step", build_fused_wide_steps},
     {NULL, NULL, NULL},
 };
 

@@ -184,7 +184,7 @@ def refuse_unsayable(stage: Stage) -> None:
         if re.match(r"(node|edge)_networks?\.\d+\.\d+\.", name) or re.match(r"convs\.", name):
             raise stage.error(
                 f"{name}: a network for every step (ChainedInteractionGNN2, *_net_recurrent: false, "
-                "…WithPyG); the model file has one set of weights for all steps"
+                "…WithPyG); the model file can say that, but this converter does not know how they are put together"
             )
     if stage.known("undirected", ("undirected",), False):
         raise stage.error(
@@ -343,9 +343,10 @@ BUILDERS: dict[str, dict[str, tuple[Builder, set[str]]]] = {
     },
 }  # fmt: skip
 REFUSED = {
-    "acorn_interaction_gnn": "its edges see the nodes after their update in the same step",
-    "recurrent_interaction_gnn": "its edges see the nodes after their update in the same step",
-    "chained_interaction_gnn2": "it has other weights at every step",
+    "acorn_interaction_gnn": "the model file cannot say that its edges see the nodes after their update in the same step",
+    "recurrent_interaction_gnn": "the model file cannot say that its edges see the nodes after their update in the same step",
+    "chained_interaction_gnn2": "it has other weights at every step, which the model file can say ({step}), but this "
+    "converter does not know how its networks are put together",
 }
 
 
@@ -376,7 +377,7 @@ def build_stage(name: str, said: dict[str, Any], context: Context, folder: pathl
     known = BUILDERS[name]
     if kind in REFUSED:
         raise ValueError(
-            f"{name}: architecture {kind} cannot be said in the model file: {REFUSED[kind]}"
+            f"{name}: architecture {kind} cannot be converted: {REFUSED[kind]}"
         )
     if kind not in known:
         names = ", ".join([*known, *(["identity"] if name == "embed" else [])])

@@ -102,9 +102,10 @@ class Pipeline:
         names = [feature["name"].removeprefix("log_") for feature in self.pipeline["features"]]
         self.columns = [name for name in dict.fromkeys(names) if name not in GEOMETRY]
 
-    def mlp(self, operations: list[dict[str, Any]], x: torch.Tensor) -> torch.Tensor:
+    def mlp(self, operations: list[dict[str, Any]], x: torch.Tensor, step: int = 0) -> torch.Tensor:
+        """step: of the network, in the names of tensors where each step has its own."""
         for operation in operations:
-            kind, name = operation["op"], operation.get("tensor", "")
+            kind, name = operation["op"], operation.get("tensor", "").replace("{step}", str(step))
             if kind == "linear":
                 bias = self.tensors[f"{name}.bias"] if operation.get("bias", True) else None
                 x = F.linear(x, self.tensors[f"{name}.weight"], bias)
@@ -215,22 +216,22 @@ class Pipeline:
                 return {"e": e, "e0": e0}[what]
             return {"x": x, "x0": x0}[what][a if end == "src" else b]
 
-        def new_x() -> torch.Tensor:
-            out = self.mlp(gnn["node_mlp"], self.join(gnn["node_inputs"], of_node))
+        def new_x(step: int) -> torch.Tensor:
+            out = self.mlp(gnn["node_mlp"], self.join(gnn["node_inputs"], of_node), step)
             return out + x if gnn["node_residual"] else out
 
-        def new_e() -> torch.Tensor:
-            out = self.mlp(gnn["edge_mlp"], self.join(gnn["edge_inputs"], of_edge))
+        def new_e(step: int) -> torch.Tensor:
+            out = self.mlp(gnn["edge_mlp"], self.join(gnn["edge_inputs"], of_edge), step)
             return out + e if gnn["edge_residual"] else out
 
-        for _ in range(gnn["steps"]):
+        for step in range(gnn["steps"]):
             if gnn["order"] == "node_first":
-                later = new_x()
-                e = new_e()  # with the old x
+                later = new_x(step)
+                e = new_e(step)  # with the old x
                 x = later
             else:
-                e = new_e()
-                x = new_x()
+                e = new_e(step)
+                x = new_x(step)
         return self.mlp(gnn["output"], self.join(gnn["output_inputs"], of_edge)).squeeze(1)
 
     @torch.no_grad()  # type: ignore[untyped-decorator,unused-ignore]

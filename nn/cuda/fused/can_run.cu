@@ -61,6 +61,13 @@ static bool widths_are(const tm_fused_units_t *units, uint32_t width, uint32_t l
     return units->n > (last > 0 ? 1u : 0u);
 }
 
+/* Layers that the kernels of nodes and edges run, `width` wide. */
+static bool is_square(const tm_mlp_t *mlp, uint32_t width) {
+    tm_fused_units_t units;
+    return tm_fused_units_of(mlp, &units) && units.n <= TM_FUSED_LAYERS_MAX &&
+           widths_are(&units, width, 0);
+}
+
 static bool only(const tm_inputs_t *inputs, const tm_input_kind_t *allowed, uint32_t n) {
     for (uint32_t k = 0; k < inputs->n; k++) {
         bool found = false;
@@ -136,15 +143,12 @@ static const char *obstacle(const tm_pipeline_t *p) {
     if (p->gnn.kind != TM_GNN_INTERACTION || p->gnn.steps == 0 || !narrow(width)) {
         return "the kind of gnn";
     }
-    const tm_mlp_t *square[] = {&p->gnn.node_encoder, &p->gnn.edge_encoder, &p->gnn.node_mlp,
-                                &p->gnn.edge_mlp};
-    for (int k = 0; k < 4; k++) {
-        if (!tm_fused_units_of(square[k], &units) || units.n > TM_FUSED_LAYERS_MAX ||
-            !widths_are(&units, width, 0)) {
-            return "the gnn's layers";
-        }
+    bool square = is_square(&p->gnn.node_encoder, width) && is_square(&p->gnn.edge_encoder, width);
+    for (uint32_t step = 0; step < p->gnn.n_weights; step++) {
+        square = square && is_square(&p->gnn.node_mlp[step], width) &&
+                 is_square(&p->gnn.edge_mlp[step], width);
     }
-    if (!tm_fused_units_of(&p->gnn.output, &units) || !widths_are(&units, width, 1)) {
+    if (!square || !tm_fused_units_of(&p->gnn.output, &units) || !widths_are(&units, width, 1)) {
         return "the gnn's layers";
     }
     if (!only(&p->gnn.edge_encoder_inputs, filter_parts, 3) ||

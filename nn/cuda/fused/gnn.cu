@@ -452,7 +452,7 @@ static cudaError_t launch_sums(const tm_fused_context_t *c, const tm_fused_plan_
     a.dst_offsets = plan->dst_offsets;
     a.by_dst = plan->by_dst;
     a.sums = plan->sums;
-    const tm_fused_node_mlp_t *net = &c->model->node_mlp;
+    const tm_fused_node_mlp_t *net = &c->model->last_node_mlp; /* all steps take in the same */
     for (uint32_t p = 0; p < net->n_parts; p++) {
         if (net->part[p].kind != TM_FUSED_X && net->part[p].kind != TM_FUSED_X0) {
             a.part[a.n_parts++] = net->part[p];
@@ -499,7 +499,8 @@ template <int H> static cudaError_t run(const tm_fused_context_t *c, const tm_fu
     node.encode = node.keep_first = false;
     if (!model->encoder_together) {
         error = error == cudaSuccess ? launch_tables<H>(c, node, &model->encoder_tables, 2) : error;
-        error = error == cudaSuccess ? launch_tables<H>(c, node, &model->edge_tables, 0) : error;
+        error = error == cudaSuccess ? launch_tables<H>(c, node, &model->step[0].edge_tables, 0)
+                                     : error;
     }
     if (error == cudaSuccess) {
         edge.mlp = model->edge_encoder;
@@ -511,12 +512,14 @@ template <int H> static cudaError_t run(const tm_fused_context_t *c, const tm_fu
     edge.encode = edge.keep_first = false;
     node.residual = p->gnn.node_residual;
     edge.residual = p->gnn.edge_residual;
-    edge.mlp = model->edge_mlp;
     edge.output = model->output;
     edge.with_e0 = model->with_e0;
     for (uint32_t step = 0; step < p->gnn.steps && error == cudaSuccess; step++) {
         bool last = step + 1 == p->gnn.steps;
-        node.net = last ? model->last_node_mlp : model->node_mlp;
+        const tm_fused_step_t *own = &model->step[tm_gnn_weights_of(p, step)];
+        const tm_fused_step_t *next = &model->step[last ? 0 : tm_gnn_weights_of(p, step + 1)];
+        node.net = last ? model->last_node_mlp : own->node_mlp;
+        edge.mlp = own->edge_mlp;
         edge.slot = step % 2 * 2;
         node.slot = edge.output_slot = 2 - edge.slot;
         /* edges that go first are scored at the end: the output wants the nodes' last states */
@@ -527,7 +530,7 @@ template <int H> static cudaError_t run(const tm_fused_context_t *c, const tm_fu
         error = error == cudaSuccess ? launch_sums<H>(c, plan) : error;
         error = error == cudaSuccess ? launch_nodes<H>(c, &node) : error;
         if (error == cudaSuccess && model->tables_apart) {
-            error = launch_tables<H>(c, node, last ? &model->output_tables : &model->edge_tables,
+            error = launch_tables<H>(c, node, last ? &model->output_tables : &next->edge_tables,
                                      node.slot);
         }
         if (error == cudaSuccess && !model->edge_first) {
@@ -547,10 +550,14 @@ cudaError_t tm_fused_gnn(const tm_fused_context_t *c, const tm_fused_plan_t *pla
 }
 
 static size_t most_node_bytes(const tm_fused_model_t *model) {
-    const tm_fused_node_mlp_t *nets[] = {&model->node_encoder,  &model->node_mlp,
-                                         &model->last_node_mlp, &model->encoder_tables,
-                                         &model->edge_tables,   &model->output_tables};
+    const tm_fused_node_mlp_t *nets[] = {&model->node_encoder, &model->last_node_mlp,
+                                         &model->encoder_tables, &model->output_tables};
     size_t most = 0;
+    for (uint32_t step = 0; step < model->n_steps; step++) {
+        const tm_fused_step_t *own = &model->step[step];
+        most = own->node_mlp.mlp.bytes > most ? own->node_mlp.mlp.bytes : most;
+        most = own->edge_tables.mlp.bytes > most ? own->edge_tables.mlp.bytes : most;
+    }
     for (const tm_fused_node_mlp_t *net : nets) {
         most = net->mlp.bytes > most ? net->mlp.bytes : most;
     }
@@ -558,9 +565,12 @@ static size_t most_node_bytes(const tm_fused_model_t *model) {
 }
 
 template <int H> static size_t most_edge_bytes(const tm_fused_model_t *model) {
-    size_t last = edges_bytes<H>(&model->edge_mlp, &model->output);
-    size_t encoder = edges_bytes<H>(&model->edge_encoder, NULL);
-    return encoder > last ? encoder : last;
+    size_t most = edges_bytes<H>(&model->edge_encoder, NULL);
+    for (uint32_t step = 0; step < model->n_steps; step++) { /* in the last one with the output */
+        size_t bytes = edges_bytes<H>(&model->step[step].edge_mlp, &model->output);
+        most = bytes > most ? bytes : most;
+    }
+    return most;
 }
 
 size_t tm_fused_gnn_bytes(const tm_fused_model_t *model) {

@@ -46,6 +46,13 @@ typedef struct {
     tm_fused_tables_t tables;
 } tm_fused_node_mlp_t;
 
+/* The weights of a step. */
+typedef struct {
+    tm_fused_node_mlp_t node_mlp;    /* with the tables of the next step's edge MLP, if they fit */
+    tm_fused_node_mlp_t edge_tables; /* those of this step's edge MLP, alone */
+    tm_fused_mlp_t edge_mlp;         /* k steps: e, and e0 if with_e0 */
+} tm_fused_step_t;
+
 typedef struct {
     uint32_t embed_width;  /* 128, 256 or 512 */
     uint32_t filter_width; /* 64 or 128, like the next; 0: there is no filter */
@@ -53,14 +60,14 @@ typedef struct {
     tm_fused_mlp_t embed;  /* the last layer is among the layers, padded to 16 outputs */
     tm_fused_mlp_t filter; /* k steps: source, target, edge features */
     tm_fused_node_mlp_t node_encoder;
-    /* with the tables of edge MLP and output if they fit */
-    tm_fused_node_mlp_t node_mlp, last_node_mlp;
-    tm_fused_node_mlp_t encoder_tables, edge_tables, output_tables;
+    uint32_t n_steps; /* whose weights differ; 1: all steps share them */
+    tm_fused_step_t step[TM_GNN_STEPS_MAX];
+    tm_fused_node_mlp_t last_node_mlp; /* with the tables of the output, if they fit */
+    tm_fused_node_mlp_t encoder_tables, output_tables;
     bool tables_apart;           /* they did not fit */
-    bool encoder_together;       /* the encoder has the tables of edge encoder and edge MLP */
+    bool encoder_together;       /* the encoder has those of edge encoder and first edge MLP */
     uint32_t n_sums;             /* inputs of the node MLP that are over edges */
     tm_fused_mlp_t edge_encoder; /* k steps: edge features, hi and lo */
-    tm_fused_mlp_t edge_mlp;     /* k steps: e, and e0 if with_e0 */
     tm_fused_mlp_t output;       /* k steps: e */
     bool with_x0, with_e0;       /* the encoders' results are wanted again */
     bool edge_first; /* edges are updated before nodes, so that these add up new states */

@@ -398,8 +398,8 @@ static tm_fused_node_part_t node_part(tm_input_kind_t input) {
     }
 }
 
-/* tables: of which edge MLP the tables follow; NULL: none do. */
-static void write_node_mlp(writer_t *w, const tm_pipeline_t *p, uint32_t width,
+/* The node MLP of a step. tables: of which edge MLP the tables follow; NULL: none do. */
+static void write_node_mlp(writer_t *w, const tm_pipeline_t *p, uint32_t step, uint32_t width,
                            const tm_mlp_t *tables, const tm_inputs_t *table_inputs,
                            tm_fused_node_mlp_t *out) {
     source_t from[TM_INPUTS_MAX * TM_FUSED_NARROW_MAX];
@@ -411,7 +411,8 @@ static void write_node_mlp(writer_t *w, const tm_pipeline_t *p, uint32_t width,
         bool sum = out->part[k].kind == TM_FUSED_SUM;
         identity(from + k * width, k * width, width, sum ? 1 / TM_FUSED_SUM_SCALE : 1);
     }
-    write_mlp(w, image, &p->gnn.node_mlp, from, inputs->n * width / TM_MMA_K, 0, &out->mlp);
+    write_mlp(w, image, &p->gnn.node_mlp[tm_gnn_weights_of(p, step)], from,
+              inputs->n * width / TM_MMA_K, 0, &out->mlp);
     if (tables) {
         write_tables(w, image, p, tables, table_inputs, width, &out->tables);
     }
@@ -444,22 +445,29 @@ static void write_nodes(writer_t *w, const tm_pipeline_t *p, uint32_t width,
     if (model->encoder_together) {
         tm_fused_tables_t *tables = &model->node_encoder.tables;
         write_tables(w, image, p, &p->gnn.edge_encoder, &p->gnn.edge_encoder_inputs, width, tables);
-        write_tables(w, image, p, &p->gnn.edge_mlp, edge_inputs, width, tables);
+        write_tables(w, image, p, &p->gnn.edge_mlp[0], edge_inputs, width, tables);
     }
     end_image(w, image, &model->node_encoder.mlp);
     write_own_tables(w, p, &p->gnn.edge_encoder, &p->gnn.edge_encoder_inputs, width,
                      &model->encoder_tables);
-    write_own_tables(w, p, &p->gnn.edge_mlp, edge_inputs, width, &model->edge_tables);
     write_own_tables(w, p, &p->gnn.output, output_inputs, width, &model->output_tables);
     for (uint32_t k = 0; k < p->gnn.node_inputs.n; k++) {
         const tm_fused_node_kind_t kind = node_part(p->gnn.node_inputs.part[k]).kind;
         model->n_sums += kind != TM_FUSED_X && kind != TM_FUSED_X0;
     }
-    size_t blocks = p->gnn.node_inputs.n + p->gnn.node_mlp.n_ops + 4;
+    size_t blocks = p->gnn.node_inputs.n + p->gnn.node_mlp[0].n_ops + 4;
     model->tables_apart = blocks * width * width * sizeof(__half) > TOGETHER_BYTES_MAX;
     bool apart = model->tables_apart;
-    write_node_mlp(w, p, width, apart ? NULL : &p->gnn.edge_mlp, edge_inputs, &model->node_mlp);
-    write_node_mlp(w, p, width, apart ? NULL : &p->gnn.output, output_inputs,
+    const uint32_t last = p->gnn.steps - 1;
+    for (uint32_t step = 0; step < p->gnn.n_weights; step++) {
+        tm_fused_step_t *out = &model->step[step];
+        write_own_tables(w, p, &p->gnn.edge_mlp[step], edge_inputs, width, &out->edge_tables);
+        if (step < last || p->gnn.n_weights == 1) {
+            const tm_mlp_t *next = &p->gnn.edge_mlp[tm_gnn_weights_of(p, step + 1)];
+            write_node_mlp(w, p, step, width, apart ? NULL : next, edge_inputs, &out->node_mlp);
+        }
+    }
+    write_node_mlp(w, p, last, width, apart ? NULL : &p->gnn.output, output_inputs,
                    &model->last_node_mlp);
 }
 
@@ -496,6 +504,7 @@ static void write_all(writer_t *w, const tm_pipeline_t *p, tm_fused_model_t *mod
                      tm_fused_has_input(&p->gnn.output_inputs, TM_IN_X0_SRC) ||
                      tm_fused_has_input(&p->gnn.output_inputs, TM_IN_X0_DST);
     model->gnn_width = width;
+    model->n_steps = p->gnn.n_weights;
 
     size_t image = begin_image(w, &model->embed);
     split_features(from, 0, p->embed.features.n);
@@ -513,16 +522,19 @@ static void write_all(writer_t *w, const tm_pipeline_t *p, tm_fused_model_t *mod
     write_mlp(w, image, &p->gnn.edge_encoder, from, TM_FUSED_SPLIT_STEPS, 0, &model->edge_encoder);
     end_image(w, image, &model->edge_encoder);
 
-    image = begin_image(w, &model->edge_mlp);
     model->with_e0 = tm_fused_has_input(&p->gnn.edge_inputs, TM_IN_E0);
     identity(from, (uint32_t)column_of(p, &p->gnn.edge_inputs, TM_IN_E, width), width, 1);
     if (model->with_e0) {
         identity(from + width, (uint32_t)column_of(p, &p->gnn.edge_inputs, TM_IN_E0, width), width,
                  1);
     }
-    write_mlp(w, image, &p->gnn.edge_mlp, from, (model->with_e0 ? 2 : 1) * width / TM_MMA_K, 0,
-              &model->edge_mlp);
-    end_image(w, image, &model->edge_mlp);
+    for (uint32_t step = 0; step < p->gnn.n_weights; step++) {
+        tm_fused_mlp_t *edge_mlp = &model->step[step].edge_mlp;
+        image = begin_image(w, edge_mlp);
+        write_mlp(w, image, &p->gnn.edge_mlp[step], from,
+                  (model->with_e0 ? 2 : 1) * width / TM_MMA_K, 0, edge_mlp);
+        end_image(w, image, edge_mlp);
+    }
 
     image = begin_image(w, &model->output);
     identity(from, (uint32_t)column_of(p, &p->gnn.output_inputs, TM_IN_E, width), width, 1);

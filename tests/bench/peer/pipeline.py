@@ -62,13 +62,14 @@ def plain_model(path: str, out: str) -> None:
     safetensors_io.write(out, tensors, pipeline)
 
 
-def make_mlp(operations: list[dict], tensors: dict[str, np.ndarray]) -> nn.Sequential:
+def make_mlp(operations: list[dict], tensors: dict[str, np.ndarray], step: int = 0) -> nn.Sequential:
     layers = []
     for op in operations:
         if op["op"] == "silu":
             layers.append(nn.SiLU())
             continue
-        weight, bias = (torch.from_numpy(tensors[op["tensor"] + end]) for end in (".weight", ".bias"))
+        weight, bias = (torch.from_numpy(tensors[op["tensor"].replace("{step}", str(step)) + end])
+                        for end in (".weight", ".bias"))
         if op["op"] == "linear":
             layer = nn.Linear(weight.shape[1], weight.shape[0])
         elif op["op"] == "layer_norm":
@@ -157,18 +158,23 @@ class Interaction(nn.Module):
     def __init__(self, pipeline: dict, tensors: dict[str, np.ndarray]):
         super().__init__()
         self.features, self.steps = pipeline["edge_features"], pipeline["gnn"]["steps"]
-        for name in ("node_encoder", "edge_encoder", "node_mlp", "edge_mlp", "output"):
+        for name in ("node_encoder", "edge_encoder", "output"):
             setattr(self, name, make_mlp(pipeline["gnn"][name], tensors))
+        for name in ("node_mlp", "edge_mlp"):
+            operations = pipeline["gnn"][name]
+            own = any("{step}" in op.get("tensor", "") for op in operations)
+            mlps = [make_mlp(operations, tensors, step) for step in range(self.steps if own else 1)]
+            setattr(self, name, nn.ModuleList(mlps if own else mlps * self.steps))
 
     def forward(self, x: torch.Tensor, node: dict[str, torch.Tensor], a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         edge = scaled(edge_columns(node, a, b), self.features)
         x = self.node_encoder(x).float()
         e = on_edges(self.edge_encoder, x, edge, a, b).float()
-        for _ in range(self.steps):
+        for node_mlp, edge_mlp in zip(self.node_mlp, self.edge_mlp):
             zero = torch.zeros_like(x)
             into, out = zero.index_add(0, b, e), zero.index_add(0, a, e)
-            new_x = self.node_mlp(torch.cat([x, into, out], dim=1)).float() + x
-            e = on_edges(self.edge_mlp, x, e, a, b).float() + e
+            new_x = node_mlp(torch.cat([x, into, out], dim=1)).float() + x
+            e = on_edges(edge_mlp, x, e, a, b).float() + e
             x = new_x
         return on_edges(self.output, x, e, a, b).squeeze(1)
 

@@ -272,7 +272,7 @@ static void test_batch_norm(void **state) {
                                           "node_network.n0.running_var: element 7 is negative");
         } else {
             assert_int_equal(status, TM_OK);
-            const tm_op_t *op = &tm_model_pipeline(model)->gnn.node_mlp.op[1];
+            const tm_op_t *op = &tm_model_pipeline(model)->gnn.node_mlp[0].op[1];
             assert_float_equal(op->var[7], 0, 0);
             assert_float_equal(op->var[8], 1, 0);
             assert_float_equal(op->eps, 1e-5f, 0);

@@ -416,9 +416,35 @@ static void test_interaction(void **state) {
     run_edits("standard", edits, COUNT(edits));
 }
 
+static void test_steps(void **state) {
+    (void)state;
+    static const edit_t edits[] = {
+        {"gnn.steps", "3", NULL},
+        {"gnn.steps", "4",
+         "gnn.node_mlp[0].tensor: the file has no tensor node_network.3.0.weight"},
+        {"gnn.steps", "2", "tensor edge_network.2."},
+        {"gnn.edge_mlp[0].tensor", "\"edge_network.0.0\"", "tensor edge_network.1.0."},
+        {"gnn.edge_mlp[0].tensor", "\"edge_network.{step}.1\"",
+         "gnn.edge_mlp[0].tensor: tensor edge_network.0.1.weight has shape [64, 64], so it takes"},
+        {"gnn.edge_mlp[0].tensor", "\"edge_network.{step}.{step}\"",
+         "gnn.edge_mlp[0].tensor: the file has no tensor edge_network.0.{step}.weight"},
+        {"gnn.edge_mlp[0].tensor", "5", "gnn.edge_mlp[0].tensor: a number where a string"},
+        {"gnn.edge_mlp[0]", "5", "gnn.edge_mlp[0]: a number where an object"},
+        {"gnn.edge_mlp", "5", "gnn.edge_mlp: a number where a list"},
+        {"gnn.output[0].tensor", "\"output.{step}\"",
+         "gnn.output[0].tensor: {step} stands for the number of a step, which only node_mlp and "
+         "edge_mlp of an interaction gnn have"},
+        {"embed.mlp[0].tensor", "\"{step}\"",
+         "embed.mlp[0].tensor: {step} stands for the number of a step"},
+    };
+    run_edits("fused_steps", edits, COUNT(edits));
+}
+
 static void test_resagnn(void **state) {
     (void)state;
     static const edit_t edits[] = {
+        {"gnn.edge_mlp[0].tensor", "\"edge_network.{step}\"",
+         "gnn.edge_mlp[0].tensor: {step} stands for the number of a step"},
         {"gnn.order", "\"node_first\"",
          "gnn.order: unknown key; known here: kind, features, steps"},
         {"gnn.output", "[]", "gnn.output: unknown key"},
@@ -512,12 +538,12 @@ static void test_state_widths(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_top),          cmocka_unit_test(test_features),
-        cmocka_unit_test(test_too_many),     cmocka_unit_test(test_embed_and_radius),
-        cmocka_unit_test(test_ops),          cmocka_unit_test(test_filter_and_tracks),
-        cmocka_unit_test(test_track_steps),  cmocka_unit_test(test_interaction),
-        cmocka_unit_test(test_resagnn),      cmocka_unit_test(test_widest),
-        cmocka_unit_test(test_state_widths),
+        cmocka_unit_test(test_top),         cmocka_unit_test(test_features),
+        cmocka_unit_test(test_too_many),    cmocka_unit_test(test_embed_and_radius),
+        cmocka_unit_test(test_ops),         cmocka_unit_test(test_filter_and_tracks),
+        cmocka_unit_test(test_track_steps), cmocka_unit_test(test_interaction),
+        cmocka_unit_test(test_steps),       cmocka_unit_test(test_resagnn),
+        cmocka_unit_test(test_widest),      cmocka_unit_test(test_state_widths),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -51,8 +51,11 @@ static void test_all_load(void **state) {
         }
         if (p->gnn.kind != TM_GNN_NONE) {
             check_mlp(&p->gnn.node_encoder);
-            check_mlp(&p->gnn.node_mlp);
-            check_mlp(&p->gnn.edge_mlp);
+            assert_true(p->gnn.n_weights == 1 || p->gnn.n_weights == p->gnn.steps);
+            for (uint32_t step = 0; step < p->gnn.n_weights; step++) {
+                check_mlp(&p->gnn.node_mlp[step]);
+                check_mlp(&p->gnn.edge_mlp[step]);
+            }
         }
         if (p->gnn.kind == TM_GNN_INTERACTION) {
             check_mlp(&p->gnn.edge_encoder);
@@ -79,7 +82,7 @@ static void test_interaction_acts(void **state) {
     assert_int_equal(p->gnn.node_inputs.part[1], TM_IN_MAX_DST);
     assert_int_equal(p->gnn.node_inputs.part[2], TM_IN_SUM_DST);
     assert_int_equal(p->gnn.edge_encoder.in, 256);
-    assert_int_equal(p->gnn.node_mlp.in, 384);
+    assert_int_equal(p->gnn.node_mlp[0].in, 384);
     assert_int_equal(p->gnn.output.in, 384);
     assert_false(p->filter.present);
     assert_int_equal(tm_model_info(model)->n_columns, 0);
@@ -94,13 +97,13 @@ static void test_acorn_recurrent(void **state) {
                                            TM_IN_X0_SRC, TM_IN_X_DST, TM_IN_X0_DST};
     assert_int_equal(p->gnn.edge_inputs.n, 6);
     assert_memory_equal(p->gnn.edge_inputs.part, edge, sizeof edge);
-    assert_int_equal(p->gnn.edge_mlp.in, 6 * 64);
-    assert_int_equal(p->gnn.node_mlp.in, 4 * 64);
+    assert_int_equal(p->gnn.edge_mlp[0].in, 6 * 64);
+    assert_int_equal(p->gnn.node_mlp[0].in, 4 * 64);
     assert_int_equal(p->gnn.edge_encoder.in, 6);
     assert_int_equal(p->gnn.order, TM_ORDER_EDGE_FIRST);
     assert_false(p->gnn.node_residual || p->gnn.edge_residual);
-    assert_int_equal(p->gnn.node_mlp.op[1].kind, TM_OP_BATCH_NORM);
-    assert_int_equal(p->gnn.node_mlp.op[2].kind, TM_OP_SILU);
+    assert_int_equal(p->gnn.node_mlp[0].op[1].kind, TM_OP_BATCH_NORM);
+    assert_int_equal(p->gnn.node_mlp[0].op[2].kind, TM_OP_SILU);
     assert_int_equal(p->n_edge_features, 6);
     assert_int_equal(p->edge_feature[5].kind, TM_EF_RPHI_SLOPE);
     assert_false(p->embed.normalize);
@@ -115,6 +118,32 @@ static void test_acorn_recurrent(void **state) {
     tm_model_destroy(&model);
 }
 
+/* Each step its own tensors, under the names that the file says for all of them. */
+static void test_steps(void **state) {
+    (void)state;
+    tm_model_t *model = tm_zoo_load("fused_chained", SEED);
+    tm_model_t *shared = tm_zoo_load("fused_concat", SEED);
+    const tm_pipeline_t *p = tm_model_pipeline(model);
+    const tm_pipeline_t *q = tm_model_pipeline(shared);
+    assert_int_equal(p->gnn.n_weights, 3);
+    assert_int_equal(q->gnn.n_weights, 1);
+    for (uint32_t step = 0; step < 3; step++) {
+        assert_int_equal(tm_gnn_weights_of(p, step), step);
+        assert_int_equal(tm_gnn_weights_of(q, step), 0);
+        for (uint32_t other = 0; other < step; other++) {
+            assert_memory_not_equal(p->gnn.node_mlp[step].op[0].weight,
+                                    p->gnn.node_mlp[other].op[0].weight, 64 * sizeof(float));
+            assert_memory_not_equal(p->gnn.edge_mlp[step].op[3].weight,
+                                    p->gnn.edge_mlp[other].op[3].weight, 64 * sizeof(float));
+        }
+    }
+    uint64_t h = 64, behind = 3 * (h + 2 * h) + 2 * h * h, of_a_step = 2 * behind + 10 * h * h;
+    assert_int_equal(tm_model_info(model)->parameters,
+                     tm_model_info(shared)->parameters + 2 * of_a_step);
+    tm_model_destroy(&model);
+    tm_model_destroy(&shared);
+}
+
 static void test_resagnn(void **state) {
     (void)state;
     tm_model_t *model = tm_zoo_load("resagnn", SEED);
@@ -122,8 +151,8 @@ static void test_resagnn(void **state) {
     assert_int_equal(tm_model_info(model)->parameters, 44803 + EMBED_PARAMETERS);
     assert_int_equal(p->gnn.kind, TM_GNN_RESAGNN);
     assert_int_equal(p->gnn.node_encoder.out, 64);
-    assert_int_equal(p->gnn.edge_mlp.in, 134);
-    assert_int_equal(p->gnn.edge_mlp.out, 1);
+    assert_int_equal(p->gnn.edge_mlp[0].in, 134);
+    assert_int_equal(p->gnn.edge_mlp[0].out, 1);
     assert_int_equal(p->gnn.node_inputs.part[0], TM_IN_M);
     assert_int_equal(p->gnn.node_inputs.part[1], TM_IN_H);
     tm_model_destroy(&model);
@@ -210,9 +239,13 @@ static void test_standard(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_all_load),         cmocka_unit_test(test_standard),
-        cmocka_unit_test(test_interaction_acts), cmocka_unit_test(test_acorn_recurrent),
-        cmocka_unit_test(test_resagnn),          cmocka_unit_test(test_vanilla_filter),
+        cmocka_unit_test(test_all_load),
+        cmocka_unit_test(test_standard),
+        cmocka_unit_test(test_interaction_acts),
+        cmocka_unit_test(test_acorn_recurrent),
+        cmocka_unit_test(test_steps),
+        cmocka_unit_test(test_resagnn),
+        cmocka_unit_test(test_vanilla_filter),
         cmocka_unit_test(test_embedding_wide),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
