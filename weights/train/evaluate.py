@@ -56,8 +56,9 @@ STEPS = {"all": {"best edges, cut 0.2": (0.2, ()), "cut 0.4": (0.4, ()), "cut 0.
                     "cut 0.4, split, join": (0.4, ("split", "join")), "cut 0.1, split, join": (0.1, ("split", "join")),
                     "cut 0.1, join": (0.1, ("join",))}}
 #   … of the model of the pixels
-STEPS_PIXELS = {"pixels": {"best edges, cut 0.2": (0.2, ()), "cut 0.2, join": (0.2, ("join",)),
-                           "cut 0.2, split, join": (0.2, ("split", "join")),
+STEPS_PIXELS = {"pixels": {"best edges, cut 0.3": (0.3, ()), "cut 0.3, join": (0.3, ("join",)),
+                           "cut 0.3, split, join": (0.3, ("split", "join")),
+                           "cut 0.3, split, join, select": (0.3, ("split", "join", "select")),
                            "cut 0.2, split, join, select": (0.2, ("split", "join", "select")),
                            "cut 0.4, split, join, select": (0.4, ("split", "join", "select"))}}
 #   Start values: rows of particles by pT (GeV) and |eta|; shares of the residuals that are smaller than what is given

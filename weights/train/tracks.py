@@ -29,7 +29,7 @@ TRACKS = {"cut": 0.4, "builder": "best_edges", "min_points": 3,
                    "weights": [1.478, -0.957, -0.909, 2.564, -0.921, -0.773, -0.747]},
           "select": {"points": 4, "score": 0.85}}
 
-PIXELS = {**TRACKS, "cut": 0.2, "split": {"score": 0.5, "chi2": 8},
+PIXELS = {**TRACKS, "cut": 0.3, "split": {"score": 0.5, "chi2": 8},
           "join": {**TRACKS["join"], "weights": [-3.242, -1.128, -0.808, 2.112, -0.679, -0.867, -0.157]},
           "select": {"points": 3, "score": 0.45}}
 
