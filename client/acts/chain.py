@@ -155,9 +155,7 @@ def build(directory):
 
 def event_options(**changes):
     """What simulate.Generator wants to know: by default 50 muons, pT 1 to 100, |eta| < 2.5."""
-    from argparse import Namespace
-    return Namespace(**{"seed": 71, "mu": 0.0, "gun": 13, "count": 50, "pt": (1.0, 100.0), "eta": 2.5, "max_ctau": None,
-                        "beam_z": 55.0, "decay": None, "jets": None} | changes)
+    return sim.options_of(**{"seed": 71, "mu": 0.0, "gun": 13, "count": 50, "pt": (1.0, 100.0), "eta": 2.5} | changes)
 
 
 def add_simulation(s, options, directory, geometry, field):

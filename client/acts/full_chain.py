@@ -34,7 +34,7 @@ def run(options):
         detector, geometry, field = chain.build(directory)
         s = ex.Sequencer(skip=options.first, events=options.events, numThreads=1, logLevel=chain.QUIET, trackFpes=False,
                          outputDir=directory, outputTimingFile="timing.csv")
-        chain.add_simulation(s, options, directory, geometry, field)
+        chain.add_simulation(s, chain.event_options(**vars(options)), directory, geometry, field)
         finder, (begin, found, fitted) = chain.add_trackmill(
             s, geometry, field, options.broker, options.model, ttl=options.ttl, minPt=options.min_pt,
             logLevel=chain.acts.logging.ERROR)
@@ -90,7 +90,6 @@ def main():
     parser.add_argument("--plot", nargs="+", metavar="JSON", help="no run: table and --figure of these results")
     parser.add_argument("--figure", help="SVG file for --plot")
     options = parser.parse_args()
-    options.max_ctau, options.beam_z, options.decay, options.jets = None, 55.0, None, None      # of simulate.py
     if options.plot:
         results = [json.loads(Path(path).read_text()) for path in options.plot]
         if options.figure:

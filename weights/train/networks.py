@@ -117,16 +117,17 @@ def separated(net):
     weights = {}
     for name, value in net.state_dict().items():
         mlp_name, rest = name.split(".", 1)
-        weights.update({f"{mlp_name}.{step}.{rest}": value for step in range(net.steps)} if of_a_step(name)
-                       else {name: value})
+        names = [f"{mlp_name}.{step}.{rest}" for step in range(net.steps)] if of_a_step(name) else [name]
+        weights.update(dict.fromkeys(names, value))
     own.load_state_dict(weights)
     return own
 
 
 @torch.no_grad()
 def widened(net, spread=0.5):
-    """An interaction network (of shared weights) twice as wide that says the same: each unit stands there twice, and whoever reads it takes a
-    part of either. The parts differ (by `spread` of the weights' deviation), so that the two learn different things."""
+    """An interaction network (of shared weights) twice as wide that says the same: each unit stands there twice, and
+    whoever reads it takes a part of either. The parts differ (by `spread` of the weights' deviation), so that the two learn
+    different things."""
     hidden, (_, features), steps = net.node_encoder[0].out_features, net.node_encoder[0].weight.shape, net.steps
     edge_features = net.edge_encoder[0].in_features - 2 * hidden
     wide = Interaction(features, edge_features, 2 * hidden, steps)

@@ -292,8 +292,7 @@ def simulate_kind(kind, count, seed, out):
                     yield (1, vertex, p.id(), p.charge(), p.m(), place, p.tProd(), (p.px(), p.py(), p.pz()))
 
     changes = SIMULATED[kind][0]
-    options = argparse.Namespace(**{**dict(out=str(out), seed=seed, mu=40.0, beam_z=55.0, max_ctau=None, gun=None, jets=None,
-                                           decay=None, threads=1, thin_silicon=False), **GUN, **changes})
+    options = simulate.options_of(**{**dict(out=str(out), seed=seed, mu=40.0), **GUN, **changes})
     if "shift" in changes:
         simulate.Generator = Shifted
     elif options.gun == "ions":

@@ -348,8 +348,8 @@ def simulate(options, first, number):
         sequencer.run()
 
 
-def main():
-    """Command line."""
+def parser_of_options():
+    """What the command line knows."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--out", required=True, help="folder for the events")
     parser.add_argument("--events", type=int, default=1)
@@ -368,7 +368,17 @@ def main():
     parser.add_argument("--threads", type=int, default=1, help="threads per process (ACTS's numThreads)")
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--thin-silicon", action="store_true", help="keep the package's wrong silicon density")
-    options = parser.parse_args()
+    return parser
+
+
+def options_of(**changes):
+    """Options for who runs parts of the simulation: those of the command line, and its defaults for the others."""
+    return argparse.Namespace(**vars(parser_of_options().parse_args(["--out", "."])) | changes)
+
+
+def main():
+    """Command line."""
+    options = parser_of_options().parse_args()
     os.makedirs(options.out, exist_ok=True)
     edges = np.linspace(options.first, options.first + options.events, min(options.processes, options.events) + 1)
     parts = [(options, int(a), int(b) - int(a)) for a, b in zip(edges[:-1], edges[1:])]

@@ -375,13 +375,14 @@ def take(nets, state, options):
 
 def beginning(stage, net, size):
     """What a network of this size may begin with, having another model's: (network or None, what was done to it)."""
-    if networks.size_of(net) == size:
+    has = networks.size_of(net)
+    if has == size:
         return net, ""
     if stage == "gnn":
-        (width, steps, own), shared = size, not networks.size_of(net)[2]
-        if shared and networks.size_of(net) == (width, steps, False):
+        width, steps, own = size
+        if own and has == (width, steps, False):
             return networks.separated(net), ", which steps no longer share"
-        if shared and not own and networks.size_of(net) == (width / 2, steps, False):
+        if not own and has == (width / 2, steps, False):
             return networks.widened(net), ", made twice as wide"
     return None, ""
 

@@ -49,7 +49,7 @@ typedef struct {
 /* The weights of a step. */
 typedef struct {
     tm_fused_node_mlp_t node_mlp;    /* with the tables of the next step's edge MLP, if they fit */
-    tm_fused_node_mlp_t edge_tables; /* those of this step's edge MLP, alone */
+    tm_fused_node_mlp_t edge_tables; /* those of this step's edge MLP, alone, where needed */
     tm_fused_mlp_t edge_mlp;         /* k steps: e, and e0 if with_e0 */
 } tm_fused_step_t;
 

@@ -461,7 +461,9 @@ static void write_nodes(writer_t *w, const tm_pipeline_t *p, uint32_t width,
     const uint32_t last = p->gnn.steps - 1;
     for (uint32_t step = 0; step < p->gnn.n_weights; step++) {
         tm_fused_step_t *out = &model->step[step];
-        write_own_tables(w, p, &p->gnn.edge_mlp[step], edge_inputs, width, &out->edge_tables);
+        if (apart || (step == 0 && !model->encoder_together)) {
+            write_own_tables(w, p, &p->gnn.edge_mlp[step], edge_inputs, width, &out->edge_tables);
+        }
         if (step < last || p->gnn.n_weights == 1) {
             const tm_mlp_t *next = &p->gnn.edge_mlp[tm_gnn_weights_of(p, step + 1)];
             write_node_mlp(w, p, step, width, apart ? NULL : next, edge_inputs, &out->node_mlp);

@@ -162,9 +162,9 @@ class Interaction(nn.Module):
             setattr(self, name, make_mlp(pipeline["gnn"][name], tensors))
         for name in ("node_mlp", "edge_mlp"):
             operations = pipeline["gnn"][name]
-            own = any("{step}" in op.get("tensor", "") for op in operations)
-            mlps = [make_mlp(operations, tensors, step) for step in range(self.steps if own else 1)]
-            setattr(self, name, nn.ModuleList(mlps if own else mlps * self.steps))
+            own = self.steps if any("{step}" in op.get("tensor", "") for op in operations) else 1
+            mlps = [make_mlp(operations, tensors, step) for step in range(own)]
+            setattr(self, name, nn.ModuleList(mlps * (self.steps // own)))
 
     def forward(self, x: torch.Tensor, node: dict[str, torch.Tensor], a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         edge = scaled(edge_columns(node, a, b), self.features)
