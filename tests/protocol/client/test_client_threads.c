@@ -16,6 +16,7 @@
 
 #define THREADS 6
 #define REQUESTS 60 /* of each thread */
+#define SILENCE_MS 100
 
 typedef struct {
     fake_broker_t broker;
@@ -56,9 +57,15 @@ static void answer_hello(fake_broker_t *broker, const fake_message_t *to) {
 static void *run_automaton(void *argument) {
     automaton_t *automaton = argument;
     fake_message_t message;
-    while (!automaton->stop) {
-        if (!fake_receive(&automaton->broker, 20, &message))
+    for (;;) {
+        /* Once told to stop it waits for silence: libzmq 4.3.4 loses the frames of a message that has
+         * come in part when its socket closes (no rollback in pipe_t::process_pipe_term), a leak. */
+        bool stop = automaton->stop;
+        if (!fake_receive(&automaton->broker, stop ? SILENCE_MS : 20, &message)) {
+            if (stop)
+                break;
             continue;
+        }
         if (message.m.command == TM_CMD_HELLO)
             answer_hello(&automaton->broker, &message);
         else if (message.m.command == TM_CMD_STATUS)
